@@ -1,0 +1,59 @@
+"""The held-out cockpit questions, drawn in memory: nothing to download, nothing on disk."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+
+from PIL import Image
+
+from autoneural.bench.quality import Item, items_of
+from autoneural.data.cockpit import TASKS, Row, Scene, eval_rows, render
+from autoneural.data.cockpit.export import JPEG_QUALITY
+from autoneural.errors import UserError
+
+
+def held_out(
+    tasks: Sequence[str] | None,
+    n: int,
+    seed: int = 0,
+    on_picture: Callable[[], None] = lambda: None,
+) -> dict[str, list[Item]]:
+    """`n` questions of the test split per task (None: all tasks), with their pictures as JPEG.
+
+    The same n, seed and task give the same questions everywhere. `on_picture` is called after
+    each row. Raises UserError as `check_tasks` does.
+    """
+    return {
+        name: [
+            item
+            for row, scenes in eval_rows(name, n, seed)
+            for item in items_of([_with_pictures(row, scenes, on_picture)])
+        ]
+        for name in check_tasks(tasks)
+    }
+
+
+def check_tasks(names: Sequence[str] | None) -> list[str]:
+    """The tasks meant: those named, once each, or all. UserError naming one that does not exist."""
+    for name in names or ():
+        if name not in TASKS:
+            raise UserError(f"no task {name!r}; one of {', '.join(TASKS)}")
+    return list(dict.fromkeys(names or TASKS))
+
+
+def _with_pictures(row: Row, scenes: Sequence[Scene], on_picture: Callable[[], None]) -> Row:
+    pictures = iter([_jpeg(scene) for scene in scenes])
+    for message in row["messages"]:
+        for part in message["content"]:
+            if part["type"] == "image":
+                part["image"] = next(pictures)
+    on_picture()
+    return row
+
+
+def _jpeg(scene: Scene) -> bytes:
+    """As a data folder holds it; also a tenth of the memory of raw pixels."""
+    file = io.BytesIO()
+    Image.fromarray(render(scene)).save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()

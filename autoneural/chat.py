@@ -1,0 +1,271 @@
+"""`autoneural infer`: one question and out, or a conversation with pictures in the terminal.
+
+> 'what is it?' ~/my\\ car.png "b c.jpg" file:///tmp/d%20e.png      text and three pictures
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.parse import unquote
+
+from PIL import Image
+
+from autoneural.data.image import load_image
+from autoneural.data.messages import Message
+from autoneural.errors import UserError
+from autoneural.runtime.engine import Engine, Result
+from autoneural.runtime.sampling import Sampling
+
+HELP = """\
+Type a question and press Enter. Pictures: drop files into the terminal, or type their paths in the
+line (quoted, with escaped spaces, ~, file:// or relative), as many as you like.
+  /image PATH   attach a picture to the next question
+  /clear        forget the conversation and its pictures
+  /stats        timings of the last answer
+  /help, /?     this text
+  /exit         leave (also Ctrl-D); Ctrl-C stops an answer"""
+
+# Formats that Pillow could not open here are listed too: better an error line than silent text.
+_SUFFIXES = "png|jpg|jpeg|webp|bmp|gif|tif|tiff|heic|heif|avif"
+_IMAGE_PATH = re.compile(rf".*[^\s/\\]\.(?:{_SUFFIXES})", re.IGNORECASE | re.DOTALL)
+# A quoted path, a word with backslash escapes, or blanks. Other quotes are part of words: it's.
+_PART = re.compile(
+    rf"""'([^'\n]+\.(?:{_SUFFIXES}))'|"([^"\n]+\.(?:{_SUFFIXES}))"|((?:\\.|[^\s\\]|\\$)+)|\s+""",
+    re.IGNORECASE | re.DOTALL,
+)
+_ESCAPED = re.compile(r"""\\([\s'"()\[\]{}&;!?*#$`|<>~\\])""")
+_CLOSING = ",;:.!?)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What stays the same over a conversation."""
+
+    system: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+def split_images(line: str) -> tuple[str, list[Path]]:
+    """The text of a line without its image paths, and the paths, `~` and `file://` resolved.
+
+    A path is what ends in an image suffix: quoted, or a word in which backslashes escape spaces.
+    Whether it exists is not looked at.
+    """
+    text: list[str] = []
+    paths: list[Path] = []
+    for match in _PART.finditer(line):
+        raw = match[0]
+        path, rest = _image_path(match)
+        if path is None:
+            text.append(raw)
+            continue
+        paths.append(path)
+        # One of the two spaces around the path goes with it.
+        if text and text[-1].isspace():
+            text.pop()
+        text.append(rest)
+    return "".join(text).strip(), paths
+
+
+def _image_path(match: re.Match[str]) -> tuple[Path | None, str]:
+    """(path or None, punctuation after it) of one quoted stretch or word."""
+    if quoted := match[1] or match[2]:
+        return _resolve(quoted), ""
+    word = match[3] or ""
+    bare = word.rstrip(_CLOSING)
+    rest = word[len(bare) :]
+    if bare.startswith("(") and ")" in rest:
+        bare, rest = bare[1:], rest.replace(")", "", 1)
+    name = _ESCAPED.sub(r"\1", bare)
+    return (_resolve(name), rest) if _IMAGE_PATH.fullmatch(name) else (None, "")
+
+
+def _resolve(name: str) -> Path:
+    if name.lower().startswith("file://"):
+        name = unquote(re.sub(r"^file://(localhost(?=/))?", "", name, flags=re.IGNORECASE))
+        # file:///C:/x.png names C:/x.png.
+        name = re.sub(r"^/([A-Za-z]:)", r"\1", name)
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~somebody who has no home here
+        return Path(name)
+
+
+def user_message(text: str, images: Sequence[Any]) -> Message:
+    """A user turn: the images first, as in training, then the text."""
+    parts: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
+    return {"role": "user", "content": parts + ([{"type": "text", "text": text}] if text else [])}
+
+
+def _opening(settings: Settings) -> list[Message]:
+    return [{"role": "system", "content": settings.system}] if settings.system else []
+
+
+def stats_line(result: Result) -> str:
+    """Timings in one line, for people."""
+    timings = result.timings
+    rates = timings.to_dict()
+    parts = [f"ttft {timings.ttft_ms or 0:.0f} ms"]
+    if timings.image_n:
+        parts.append(f"image encode {timings.image_encode_ms:.0f} ms ({timings.image_n})")
+    cached = f", {timings.cache_n} cached" if timings.cache_n else ""
+    parts.append(f"prefill {timings.prompt_n} tok in {timings.prompt_ms:.0f} ms{cached}")
+    speed = rates["predicted_per_second"]
+    parts.append(f"{timings.predicted_n} tok" + (f" at {speed:.1f} tok/s" if speed else ""))
+    return " | ".join([*parts, result.finish_reason])
+
+
+def run_once(
+    engine: Engine,
+    prompt: str,
+    images: Sequence[str | Path] = (),
+    settings: Settings | None = None,
+    *,
+    as_json: bool = False,
+    out: TextIO | None = None,
+) -> Result:
+    """Answer one question on `out` (stdout): streamed, with timings on stderr, or one JSON object.
+
+    Raises UserError as `Engine.generate` does.
+    """
+    settings, out = settings or Settings(), out or sys.stdout
+    messages = [*_opening(settings), user_message(prompt, images)]
+    generation = engine.generate(messages, settings.sampling, settings.max_tokens, settings.stop)
+    for piece in generation:
+        if not as_json:
+            print(piece.text, end="", file=out, flush=True)
+    result = generation.result
+    if as_json:
+        usage, timings = result.usage.to_dict(), result.timings.to_dict()
+        answer = {"text": result.text, "usage": usage, "timings": timings}
+        print(json.dumps(answer, ensure_ascii=False), file=out)
+    else:
+        print(file=out)
+        print(stats_line(result), file=sys.stderr)
+    return result
+
+
+class Chat:
+    """A conversation over two streams. One bad line never ends it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings | None = None,
+        source: TextIO | None = None,
+        out: TextIO | None = None,
+    ) -> None:
+        self._engine = engine
+        self._settings = settings or Settings()
+        self._source = source or sys.stdin
+        self._out = out or sys.stdout
+        self._last: Result | None = None
+        self._clear()
+
+    def run(self) -> None:
+        """Read lines until /exit or the end of the input."""
+        self._say(f"{self._engine.bundle.name} ({self._engine.target}). /help for help.")
+        for line in self._lines():
+            try:
+                if line in ("/exit", "/quit", "/bye"):
+                    return
+                self._handle(line)
+            except UserError as error:
+                self._say(f"error: {error}")
+
+    def _lines(self) -> Iterator[str]:
+        """Stripped lines that are not blank. Ctrl-C throws a line away, Ctrl-D ends."""
+        interactive = self._source is sys.stdin and sys.stdin.isatty()
+        if interactive:
+            _enable_line_editing()
+        while True:
+            try:
+                line = input("> ") if interactive else self._source.readline()
+            except KeyboardInterrupt:
+                self._say("\n(/exit or Ctrl-D to leave)")
+                continue
+            except EOFError:
+                self._say("")
+                return
+            if not line and not interactive:
+                return
+            if line.strip():
+                yield line.strip()
+
+    def _handle(self, line: str) -> None:
+        command, _, argument = line.partition(" ")
+        if command in ("/help", "/?", "/h"):
+            self._say(HELP)
+        elif command == "/clear":
+            self._clear()
+            self._say("Conversation cleared.")
+        elif command == "/stats":
+            self._say(stats_line(self._last) if self._last else "No answer yet.")
+        elif command == "/image":
+            self.attach(self._named_image(argument.strip()))
+        elif re.fullmatch(r"/[a-z]+", command):
+            raise UserError(f"{command}: no such command; /help lists them")
+        else:
+            text, paths = split_images(line)
+            self.attach(paths)
+            if text:
+                self._ask(text)
+
+    def _named_image(self, argument: str) -> list[Path]:
+        """The path after /image: any quoting of `split_images`, or the rest of the line as is."""
+        if not argument:
+            raise UserError("/image: give the path of a picture")
+        text, paths = split_images(argument)
+        return [_resolve(argument)] if text or not paths else paths
+
+    def attach(self, paths: Sequence[Path]) -> None:
+        """Load pictures for the next question: all of them, or none and an error."""
+        for path in paths:
+            if not path.is_file():
+                raise UserError(f"{path}: no such image; nothing was sent")
+        images = [(path.name, load_image(path)) for path in paths]
+        for name, image in images:
+            self._say(f"Added image {name!r} ({image.width}x{image.height})")
+        self._pending += [image for _, image in images]
+
+    def _ask(self, text: str) -> None:
+        """Send a question and stream the answer; both join the history if there is an answer."""
+        question = user_message(text, self._pending)
+        settings = self._settings
+        generation = self._engine.generate(
+            [*self._history, question], settings.sampling, settings.max_tokens, settings.stop
+        )
+        try:
+            for piece in generation:
+                self._say(piece.text, end="")
+            self._say("")
+        except KeyboardInterrupt:
+            self._say("\n(stopped)")
+        generation.close()
+        self._last = generation.result
+        if self._last.text:
+            self._history += [question, {"role": "assistant", "content": self._last.text}]
+            self._pending = []
+
+    def _clear(self) -> None:
+        self._history = _opening(self._settings)
+        self._pending: list[Image.Image] = []
+
+    def _say(self, text: str, end: str = "\n") -> None:
+        print(text, end=end, file=self._out, flush=True)
+
+
+def _enable_line_editing() -> None:
+    """Arrow keys and history, where Python was built with them."""
+    try:
+        import readline  # noqa: F401
+    except ImportError:
+        return

@@ -1,0 +1,219 @@
+"""The Checkpoint folder: what passes from one stage of the chain to the next.
+
+    config.json  model.safetensors  tokenizer.json  chat_template.jinja  recipe.json
+    encodings.json (quantised ones)
+
+A folder is written beside its final place and renamed, so a reader sees the old or the new one,
+never half of one. `parent` in recipe.json is the sha256 of the parent's model.safetensors.
+Loading never unpickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from autoneural.config import ModelConfig
+from autoneural.errors import UserError
+
+CONFIG, WEIGHTS, RECIPE, ENCODINGS = (
+    "config.json",
+    "model.safetensors",
+    "recipe.json",
+    "encodings.json",
+)
+TOKENIZER_FILES = ("tokenizer.json", "chat_template.jinja")
+_KNOWN = {CONFIG, WEIGHTS, RECIPE, ENCODINGS, *TOKENIZER_FILES, "README.md", ".gitattributes"}
+_TIED = "language_model.lm_head.weight"
+
+
+class Checkpoint(NamedTuple):
+    """A loaded checkpoint. `state_dict` is on the CPU, in the types of the file (floats: bf16)."""
+
+    config: ModelConfig
+    state_dict: dict[str, Tensor]
+    recipe: dict[str, Any]
+    encodings: dict[str, Any] | None
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """The folder called `name`: a path, or `models/<name>` of the clone this runs in."""
+    path = Path(name)
+    if path.is_dir():
+        return path
+    shipped = Path(__file__).resolve().parent.parent / "models" / path
+    if path.name == str(name) and shipped.is_dir():
+        return shipped
+    raise UserError(f"{name}: no such checkpoint folder (nor models/{path.name} in this clone)")
+
+
+def load_checkpoint(name: str | Path) -> Checkpoint:
+    """Read the checkpoint called `name`.
+
+    Raises UserError, one line, when the folder is missing, damaged or not a checkpoint.
+    """
+    folder = find_checkpoint(name)
+    for required in (CONFIG, WEIGHTS, *TOKENIZER_FILES):
+        if not (folder / required).is_file():
+            raise UserError(f"{folder}: not a checkpoint, {required} is missing")
+    try:
+        config = ModelConfig.from_dict(_read_json(folder / CONFIG))
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from error
+    return Checkpoint(
+        config=config,
+        state_dict=load_tensors(folder / WEIGHTS),
+        recipe=_read_json(folder / RECIPE) if (folder / RECIPE).is_file() else {},
+        encodings=_read_json(folder / ENCODINGS) if (folder / ENCODINGS).is_file() else None,
+    )
+
+
+def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], where: str | Path) -> None:
+    """Copy `state_dict` into `model`, in the model's own float type.
+
+    Raises UserError naming the first tensors that are missing, unknown or of another shape.
+    """
+    expected = {k: v for k, v in model.state_dict().items() if k != _TIED}
+    given = {k: v for k, v in state_dict.items() if k != _TIED}
+    shapes = [
+        f"{name} is {list(given[name].shape)}, not {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    problems = (
+        ("missing tensors", [name for name in expected if name not in given]),
+        ("unknown tensors", [name for name in given if name not in expected]),
+        ("wrong shapes", shapes),
+    )
+    for what, names in problems:
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise UserError(f"{where}: {what}: {', '.join(names[:3])}{more}")
+    with torch.no_grad():
+        for name, tensor in expected.items():
+            tensor.copy_(given[name])
+
+
+def save_checkpoint(
+    folder: str | Path,
+    weights: nn.Module | Mapping[str, Tensor],
+    config: ModelConfig,
+    tokenizer: str | Path,
+    recipe: Mapping[str, Any],
+    encodings: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a checkpoint to `folder`, atomically; an earlier checkpoint there is replaced.
+
+    `tokenizer` is a folder with tokenizer.json and chat_template.jinja. Float tensors are stored
+    as bf16 when there are no `encodings`; with them, every tensor keeps its type. Returns `folder`.
+    """
+    folder = Path(folder)
+    _refuse_foreign(folder)
+    tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    with replace_folder(folder) as temporary:
+        _write_json(temporary / CONFIG, config.to_dict())
+        _write_json(temporary / RECIPE, recipe)
+        if encodings is not None:
+            _write_json(temporary / ENCODINGS, encodings)
+        for name in TOKENIZER_FILES:
+            if not (Path(tokenizer) / name).is_file():
+                raise UserError(f"{tokenizer}: {name} is missing, not a tokenizer folder")
+            shutil.copyfile(Path(tokenizer) / name, temporary / name)
+        half = encodings is None
+        save_tensors(
+            temporary / WEIGHTS,
+            {k: _stored(v, half=half) for k, v in tensors.items() if k != _TIED},
+        )
+    return folder
+
+
+def weights_hash(folder: str | Path) -> str:
+    """sha256 of the folder's model.safetensors: how a child names its parent."""
+    with (Path(folder) / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file as a dict on the CPU. Raises UserError when it is damaged."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: damaged or not safetensors ({error})") from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write `tensors` to a safetensors file and flush it to the disk."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors makes it readable to the owner only
+    _flush(path)
+
+
+@contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes `folder` on success and disappears on failure."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        if folder.exists():
+            # A folder cannot be renamed over a full one: move the old one aside first.
+            old = temporary.with_name(f"{temporary.name}.old")
+            os.replace(folder, old)
+            os.replace(temporary, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _stored(tensor: Tensor, *, half: bool) -> Tensor:
+    return tensor.to(torch.bfloat16) if half and tensor.is_floating_point() else tensor
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file, a checkpoint needs a folder")
+    if folder.is_dir():
+        foreign = sorted(p.name for p in folder.iterdir() if p.name not in _KNOWN)
+        if foreign:
+            raise UserError(
+                f"{folder}: holds {foreign[0]}, so it is no checkpoint; choose another"
+            )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error})") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: damaged (not a JSON object)")
+    return data
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _flush(path)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

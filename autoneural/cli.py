@@ -1,0 +1,251 @@
+"""The command line: one thin sub-command per stage; what it calls is imported when it runs.
+
+    data -> tokenizer -> train -> compress -> export -> infer, eval, demo; show, compare, version
+
+Exit codes: 0 done, 2 bad input (one line on stderr), 3 stopped before the end (the same command
+goes on), 130 interrupted, 141 the reader went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from autoneural import __version__, commands
+from autoneural.errors import UserError
+
+PROG = "autoneural"
+Handler = Callable[[argparse.Namespace], int | None]
+
+# The package that was not found -> the extra that brings it.
+_EXTRAS = {
+    "data": ("resvg_py", "font_", "fonts"),
+    "train": (
+        "torch",
+        "safetensors",
+        "pyarrow",
+        "tensorboard",
+        "onnx",
+        "onnxscript",
+        "onnx_ir",
+    ),
+    "npu": ("onnxruntime_qnn",),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line, like every other error of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code; errors of the user are printed, not raised."""
+    try:
+        args = build_parser().parse_args(argv)
+        code = args.run(args) or 0
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        extra = _extra_of(error.name or "")
+        if extra is None:
+            raise
+        install = f"pip install '{PROG}[{extra}]', or `make setup` in a clone"
+        return _fail(f"this command needs {error.name}, of the extra [{extra}]: {install}")
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader has left (`| head`): point stdout elsewhere so that the exit flush is silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with every sub-command; `docs/make_cli.py` prints its help into docs/cli.md."""
+    parser = _Parser(
+        prog=PROG,
+        description="A vision-language model made for NPUs: data, training, integer quantisation, "
+        "export, answers.",
+    )
+    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_data(verbs)
+    _add_tokenizer(verbs)
+    _add_train(verbs)
+    _add_compress(verbs)
+    _add_export(verbs)
+    _add_infer(verbs)
+    _add_eval(verbs)
+    _add_compare(verbs)
+    demo = _command(verbs, "demo", commands.demo, "questions about the example pictures, answered")
+    _add_bundle(demo)
+    _add_target(demo)
+    show = _command(verbs, "show", commands.show, "what a checkpoint or a bundle is and holds")
+    show.add_argument("path", metavar="CHECKPOINT|BUNDLE", help="folder or name")
+    show.add_argument("--json", action="store_true", help="print the facts as JSON")
+    _command(verbs, "version", commands.version, "versions of what answers depend on")
+    return parser
+
+
+def _command(
+    verbs: argparse._SubParsersAction,
+    name: str,
+    run: Handler,
+    text: str,
+    aliases: Sequence[str] = (),
+) -> argparse.ArgumentParser:
+    description = f"{text[0].upper()}{text[1:]}."
+    parser = verbs.add_parser(name, help=text, description=description, aliases=aliases)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_data(verbs: argparse._SubParsersAction) -> None:
+    data = verbs.add_parser("data", help="make training data", description="Make training data.")
+    kinds = data.add_subparsers(title="data sets", metavar="WHAT", required=True)
+    add = _command(kinds, "cockpit", commands.data_cockpit, "draw cockpit scenes with questions")
+    add.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write")
+    _add_tasks(add)
+    add.add_argument("--n", type=_positive, default=1000, help="rows in all (default 1000)")
+    add.add_argument("--seed", type=int, default=0, help="which scenes (default 0)")
+    add.add_argument("--split", choices=("train", "val", "test"), default="train")
+    add.add_argument(
+        "--format", choices=("messages", "llava", "parquet", "webdataset"), default="messages"
+    )
+    add.add_argument("--sheet", type=Path, metavar="PNG", help="also draw a contact sheet")
+
+
+def _add_tokenizer(verbs: argparse._SubParsersAction) -> None:
+    add = _command(verbs, "tokenizer", commands.tokenizer, "train a byte-level BPE tokenizer")
+    add.add_argument("data", nargs="+", type=Path, metavar="DIR|JSONL", help="rows to learn from")
+    add.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    add.add_argument("--vocab-size", type=_positive, default=1024, help="default 1024")
+
+
+def _add_train(verbs: argparse._SubParsersAction) -> None:
+    add = _command(
+        verbs, "train", commands.train, "run a recipe's training stages; goes on where it stopped"
+    )
+    add.add_argument("--recipe", required=True, metavar="NAME", help="tiny, ...")
+    add.add_argument("--data", type=Path, required=True, metavar="DIR", help="rows to train on")
+    add.add_argument("-o", "--output", type=Path, required=True, metavar="CHECKPOINT")
+    add.add_argument("--tokenizer", type=Path, metavar="DIR", help="default: tokenizer/ in --data")
+    add.add_argument(
+        "--run", type=Path, metavar="DIR", dest="run_dir", help="state and logs (CHECKPOINT-run)"
+    )
+    add.add_argument("--start", metavar="CHECKPOINT", help="weights to begin from, not random ones")
+    add.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda")
+    add.add_argument("--compile", action="store_true", help="fuse kernels (needs a C++ compiler)")
+    add.add_argument("--minutes", type=float, help="stop after these, to be resumed (exit code 3)")
+    add.add_argument("--smoke", action="store_true", help="a few steps per stage, to see it run")
+    add.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override")
+
+
+def _add_compress(verbs: argparse._SubParsersAction) -> None:
+    add = _command(verbs, "compress", commands.compress, "quantise a checkpoint")
+    add.add_argument("checkpoint", metavar="CHECKPOINT")
+    add.add_argument("--recipe", choices=("ptq",), default="ptq", help="after training (default)")
+    add.add_argument("--precision", default="w4a16", metavar="NAME", help="default w4a16")
+    add.add_argument("--data", type=Path, required=True, metavar="DIR", help="calibration rows")
+    add.add_argument("--samples", type=_positive, default=128, help="how many rows (default 128)")
+    add.add_argument("-o", "--output", type=Path, required=True, metavar="CHECKPOINT")
+
+
+def _add_export(verbs: argparse._SubParsersAction) -> None:
+    add = _command(verbs, "export", commands.export, "turn a quantised checkpoint into a bundle")
+    add.add_argument("checkpoint", metavar="CHECKPOINT")
+    add.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE")
+    add.add_argument(
+        "--targets", nargs="+", choices=("cpu", "qdq", "float"), default=["cpu", "qdq"]
+    )
+    add.add_argument("--context", type=_positive, default=1024, help="tokens (default 1024)")
+
+
+def _add_infer(verbs: argparse._SubParsersAction) -> None:
+    add = _command(verbs, "infer", commands.infer, "answer one prompt, or chat when there is no -p")
+    verbs.choices["run"] = add  # a second name, without a line of its own in the help
+    _add_bundle(add)
+    add.add_argument("--image", action="append", default=[], metavar="FILE", help="repeatable")
+    add.add_argument("-p", "--prompt", help="the question; without it, a chat")
+    add.add_argument("--system", help="system message")
+    add.add_argument("--json", action="store_true", help="print text, usage and timings as JSON")
+    _add_target(add)
+    sampling = add.add_argument_group("sampling (greedy unless told)")
+    sampling.add_argument("--max-tokens", type=_positive, default=256, help="default 256")
+    sampling.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    sampling.add_argument("--top-k", type=int, default=0, help="0 is off (default)")
+    sampling.add_argument("--top-p", type=float, default=1.0, help="1 is off (default)")
+    sampling.add_argument("--min-p", type=float, default=0.0, help="0 is off (default)")
+    sampling.add_argument("--repetition-penalty", type=float, default=1.0, help="1 is off")
+    sampling.add_argument("--seed", type=int, help="the same answer every time")
+    sampling.add_argument("--stop", action="append", default=[], metavar="TEXT", help="repeatable")
+
+
+def _add_eval(verbs: argparse._SubParsersAction) -> None:
+    add = _command(verbs, "eval", commands.evaluate, "exact match on the held-out cockpit split")
+    _add_bundle(add, "BUNDLE|CHECKPOINT")
+    add.add_argument(
+        "--target",
+        choices=("cpu", "qdq", "float", "torch"),
+        help="graphs of a bundle (default cpu), or torch: the checkpoint itself in PyTorch",
+    )
+    _add_tasks(add)
+    add.add_argument("--n", type=_positive, default=1000, help="questions per task (default 1000)")
+    add.add_argument("--seed", type=int, default=0, help="which questions (default 0)")
+    add.add_argument("--no-blind", action="store_true", help="skip the pass with shuffled pictures")
+    add.add_argument("--json", action="store_true", help="print the report as JSON")
+    add.add_argument("--records", type=Path, metavar="JSONL", help="write one line per question")
+
+
+def _add_compare(verbs: argparse._SubParsersAction) -> None:
+    add = _command(
+        verbs, "compare", commands.compare, "paired difference of two `eval --records` files"
+    )
+    add.add_argument("a", type=Path, metavar="A.jsonl")
+    add.add_argument("b", type=Path, metavar="B.jsonl")
+    add.add_argument("--json", action="store_true")
+
+
+def _add_bundle(parser: argparse.ArgumentParser, metavar: str = "BUNDLE") -> None:
+    parser.add_argument(
+        "bundle", nargs="?", metavar=metavar, help="folder or name (default: the embedded bundle)"
+    )
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", choices=("cpu", "qdq", "float"), default="cpu")
+
+
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="default: all tasks")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _extra_of(module: str) -> str | None:
+    top = module.split(".")[0]
+    for extra, names in _EXTRAS.items():
+        if top in names or any(n.endswith("_") and top.startswith(n) for n in names):
+            return extra
+    return None
+
+
+def _fail(message: str) -> int:
+    print(f"{PROG}: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

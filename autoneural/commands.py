@@ -1,0 +1,264 @@
+"""What each sub-command calls. Stages are imported when their command runs, never before."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from autoneural import __version__
+from autoneural.bundle import DEFAULT_BUNDLE
+from autoneural.errors import UserError
+
+if TYPE_CHECKING:
+    from autoneural.bench.quality import Answerer
+
+STOPPED = 3
+_DEPENDENCIES = ("onnxruntime", "numpy", "pillow", "tokenizers", "torch", "onnxruntime-qnn")
+
+
+def version(args: argparse.Namespace) -> None:
+    """Versions of ourselves and of the packages that change answers."""
+    print(f"autoneural {__version__}")
+    print(f"python {sys.version.split()[0]}")
+    for name in _DEPENDENCIES:
+        try:
+            print(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            print(f"{name} -")
+
+
+def data_cockpit(args: argparse.Namespace) -> None:
+    """Draw cockpit rows to a folder, or a contact sheet, or both."""
+    from autoneural.bench.held_out import check_tasks
+    from autoneural.data.cockpit.export import write
+    from autoneural.data.cockpit.sheet import write_sheet
+
+    if args.output is None and args.sheet is None:
+        raise UserError("data cockpit: give a folder with -o, or a picture with --sheet, or both")
+    tasks = check_tasks(args.tasks)
+    if args.output is not None:
+        write(args.output, tasks, args.n, args.seed, args.split, args.format)
+        print(f"{args.output}: {args.n} rows of {', '.join(tasks)}")
+    if args.sheet is not None:
+        write_sheet(args.sheet, tasks, args.split, args.seed)
+        print(args.sheet)
+
+
+def tokenizer(args: argparse.Namespace) -> None:
+    """Train a tokenizer on every text of the given rows, and on what their pictures show."""
+    from autoneural.data.importers import open_source
+    from autoneural.data.tokenizer import train_tokenizer
+
+    sources = [open_source(_rows_file(path)) for path in args.data]
+    texts = (text for source in sources for row in source.rows for text in _texts(row))
+    trained = train_tokenizer(texts, args.vocab_size)
+    trained.save(args.output)
+    print(f"{args.output}: {trained.vocab_size} tokens from {sum(map(len, sources))} rows")
+
+
+def _texts(row: dict[str, Any]) -> Iterator[str]:
+    """The texts of a row, and the description that training makes of its attributes."""
+    from autoneural.data.cockpit import TASKS, Scene
+    from autoneural.data.messages import normalise_messages
+
+    for message in normalise_messages(row["messages"]):
+        yield from (part["text"] for part in message["content"] if part["type"] == "text")
+    if row.get("attributes") and row["task"] in TASKS:
+        attributes = {key.split(".", 1)[1]: value for key, value in row["attributes"].items()}
+        seed = crc32(str(row["id"]).encode())
+        yield TASKS[row["task"]].caption(Scene(row["task"], seed, "train", attributes, {}))
+
+
+def train(args: argparse.Namespace) -> int:
+    """Run a recipe; 3 when it was stopped and the same command would go on."""
+    from autoneural.recipes import recipe, run_recipe, with_overrides
+    from autoneural.train.trainer import RunOptions
+
+    outcome = run_recipe(
+        with_overrides(recipe(args.recipe, smoke=args.smoke), args.set),
+        data=args.data,
+        tokenizer=args.tokenizer or args.data / "tokenizer",
+        run=args.run_dir or args.output.with_name(f"{args.output.name}-run"),
+        output=args.output,
+        start=args.start,
+        options=RunOptions(device=args.device, minutes=args.minutes, compile=args.compile),
+    )
+    return 0 if outcome.finished else STOPPED
+
+
+def compress(args: argparse.Namespace) -> None:
+    """Quantise after training."""
+    from autoneural.compress.quantize import quantize_checkpoint
+
+    stages = {"inputs": "calibrating inputs", "ranges": "calibrating ranges"}
+    with _stages(stages) as progress:
+        report = quantize_checkpoint(
+            args.checkpoint,
+            _rows_file(args.data),
+            args.output,
+            precision=args.precision,
+            samples=args.samples,
+            progress=progress,
+        )
+    report.print()
+    print(f"wrote {args.output}")
+
+
+def export(args: argparse.Namespace) -> None:
+    """Checkpoint to bundle."""
+    from autoneural.export.bundle import build_bundle
+
+    build_bundle(args.checkpoint, args.output, args.targets, context=args.context)
+
+
+def infer(args: argparse.Namespace) -> None:
+    """One answer with -p, a chat without."""
+    from autoneural.chat import Chat, Settings, run_once
+    from autoneural.runtime import Engine, Sampling
+
+    if args.prompt is None and args.json:
+        raise UserError("--json prints one answer: give the question with -p")
+    sampling = Sampling(
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+        repetition_penalty=args.repetition_penalty,
+        seed=args.seed,
+    )
+    settings = Settings(
+        system=args.system,
+        sampling=sampling,
+        max_tokens=args.max_tokens,
+        stop=tuple(args.stop),
+    )
+    images = [Path(name).expanduser() for name in args.image]
+    engine = Engine(args.bundle or DEFAULT_BUNDLE, args.target)
+    if args.prompt is not None:
+        run_once(engine, args.prompt, images, settings, as_json=args.json)
+        return
+    chat = Chat(engine, settings)
+    chat.attach(images)
+    chat.run()
+
+
+def demo(args: argparse.Namespace) -> None:
+    """The example pictures that come with the package."""
+    from autoneural.demo import run_demo
+
+    run_demo(args.bundle or DEFAULT_BUNDLE, args.target)
+
+
+def show(args: argparse.Namespace) -> None:
+    """Facts of a checkpoint or bundle."""
+    from autoneural.show import facts
+
+    found = facts(args.path)
+    if args.json:
+        _print_json(found)
+        return
+    for key, value in found.items():
+        lines = [f"{k}: {_plain(v)}" for k, v in value.items()] if isinstance(value, dict) else None
+        if lines:
+            print(f"{key}:")
+            print("\n".join(f"  {line}" for line in lines))
+        elif lines is None:
+            print(f"{key}: {_plain(value)}")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Exact match on held-out questions."""
+    from rich.console import Console
+
+    from autoneural.bench import quality
+    from autoneural.bench.held_out import held_out
+    from autoneural.bench.report import print_quality
+
+    answerer = _answerer(args.bundle, args.target)
+    with _progress("pictures", None) as advance:
+        tasks = held_out(args.tasks, args.n, args.seed, advance)
+    passes = 1 if args.no_blind else 2
+    total = passes * sum(len(items) for items in tasks.values())
+    with _progress("questions", total) as advance:
+        report, records = quality.evaluate(
+            answerer, tasks, seed=args.seed, blind=not args.no_blind, on_answer=advance
+        )
+    if args.records:
+        quality.save_records(args.records, records)
+    if args.json:
+        _print_json(report)
+    else:
+        print_quality(report, Console())
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Paired difference of two record files."""
+    from rich.console import Console
+
+    from autoneural.bench.quality import load_records, paired_difference
+    from autoneural.bench.report import print_difference
+
+    result = paired_difference(load_records(args.a), load_records(args.b))
+    if args.json:
+        _print_json(result)
+    else:
+        print_difference(result, str(args.a), str(args.b), Console())
+
+
+def _answerer(name: str | None, target: str | None) -> Answerer:
+    """The engine of a bundle, or the model of a checkpoint: by `target`, else by what `name` is."""
+    is_checkpoint = name is not None and (Path(name) / "config.json").is_file()
+    if is_checkpoint and target not in (None, "torch"):
+        raise UserError(f"{name} is a checkpoint: --target {target} needs a bundle (see export)")
+    if is_checkpoint or target == "torch":
+        from autoneural.bench.answer_checkpoint import load_answerer
+
+        return load_answerer(name or DEFAULT_BUNDLE)
+    from autoneural.bench.answer_bundle import EngineAnswerer
+    from autoneural.runtime.engine import Engine
+
+    return EngineAnswerer(Engine(name or DEFAULT_BUNDLE, target or "cpu"))
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+    return " ".join(str(v) for v in value) if isinstance(value, list | tuple) else str(value)
+
+
+def _rows_file(path: Path) -> Path:
+    """A data file as it is; of a data folder, its training rows."""
+    return path / "train.jsonl" if path.is_dir() else path
+
+
+@contextmanager
+def _stages(names: dict[str, str]) -> Iterator[Callable[[str, int, int], None]]:
+    """One bar on stderr per stage; gives the function that takes (stage, done, total)."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        tasks = {name: bars.add_task(text, total=None) for name, text in names.items()}
+        yield lambda name, done, total: bars.update(tasks[name], completed=done, total=total)
+
+
+@contextmanager
+def _progress(text: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """A bar on stderr; gives the function that moves it on by one."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(text, total=total)
+        yield lambda: progress.advance(task)

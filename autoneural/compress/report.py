@@ -1,0 +1,134 @@
+"""What quantisation cost, module by module: SQNR and RMS error of outputs against the float model.
+
+    SQNR = -20 log10(RMS error),   RMS error = |q - f| / |f| over all samples
+
+Errors are cumulative: a module's figure holds what every module before it did.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+
+class Run(Protocol):
+    """One forward pass of a model over one sample."""
+
+    def __call__(self, model: nn.Module, /) -> object: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleError:
+    """Error of one module's output. `weight_bits` is None where it has no integer weight."""
+
+    path: str
+    kind: str
+    sqnr_db: float
+    rms_error: float
+    weight_bits: int | None
+    activation_bits: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Errors of all compared modules, worst first."""
+
+    modules: tuple[ModuleError, ...]
+
+    def __getitem__(self, path: str) -> ModuleError:
+        return next(module for module in self.modules if module.path == path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: {"modules": [...]}; an exact module has `sqnr_db` null."""
+        rows = [asdict(module) for module in self.modules]
+        for row in rows:
+            row["sqnr_db"] = row["sqnr_db"] if math.isfinite(row["sqnr_db"]) else None
+        return {"modules": rows}
+
+    def summary(self) -> dict[str, float]:
+        """SQNR in dB of the parts that matter, for recipe.json: worst, median, parts' ends."""
+        ends = ("vision_encoder.msfa.norm", "projector.linear_2", "language_model.lm_head")
+        figures = [module.sqnr_db for module in self.modules if math.isfinite(module.sqnr_db)]
+        found = {m.path: m.sqnr_db for m in self.modules if m.path in ends}
+        if not figures:
+            return found
+        return {"worst": figures[0], "median": figures[len(figures) // 2], **found}
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_dict` to a JSON file."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    def print(self, console: Console | None = None, rows: int = 20) -> None:
+        """The `rows` worst modules as a table."""
+        table = Table(title=f"{min(rows, len(self.modules))} worst of {len(self.modules)} modules")
+        table.add_column("module", overflow="fold")
+        for name in ("kind", "bits"):
+            table.add_column(name)
+        for name in ("SQNR dB", "RMS error"):
+            table.add_column(name, justify="right")
+        for module in self.modules[:rows]:
+            weight = f"w{module.weight_bits}" if module.weight_bits else ""
+            table.add_row(
+                module.path,
+                module.kind,
+                f"{weight}a{module.activation_bits}",
+                f"{module.sqnr_db:.1f}",
+                f"{100 * module.rms_error:.3f}%",
+            )
+        (console or Console()).print(table)
+
+
+@dataclass
+class _Energy:
+    signal: float = 0.0
+    noise: float = 0.0
+
+
+@torch.inference_mode()
+def compare(
+    reference: nn.Module, quantized: nn.Module, paths: Sequence[str], runs: Iterable[Run]
+) -> dict[str, tuple[float, float]]:
+    """(SQNR in dB, RMS error) of each module in `paths` that ran, over all `runs`."""
+    energies = {path: _Energy() for path in paths}
+    for run in runs:
+        with _recorded(reference, paths) as expected, _recorded(quantized, paths) as actual:
+            run(reference)
+            run(quantized)
+        for path, outputs in expected.items():
+            for f, q in zip(outputs, actual[path], strict=True):
+                energies[path].signal += float(f.double().square().sum())
+                energies[path].noise += float((q.double() - f.double()).square().sum())
+    return {path: _figures(e) for path, e in energies.items() if e.signal > 0}
+
+
+def _figures(energy: _Energy) -> tuple[float, float]:
+    rms = math.sqrt(energy.noise / energy.signal)
+    return (-20 * math.log10(rms) if rms else math.inf), rms
+
+
+@contextmanager
+def _recorded(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
+    outputs: dict[str, list[Tensor]] = {}
+
+    def watch(path: str) -> torch.utils.hooks.RemovableHandle:
+        def record(_: nn.Module, __: Any, output: Tensor) -> None:
+            outputs.setdefault(path, []).append(output.detach().clone())
+
+        return model.get_submodule(path).register_forward_hook(record)
+
+    handles = [watch(path) for path in paths]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,1 @@
+"""Pictures, text and conversations: from files to tensors. Only `loader` needs torch."""

@@ -1,0 +1,43 @@
+"""Procedural, labelled cockpit pictures: three tasks, one file each (see `base` for what they are).
+
+scene = TASKS["fatigue"].sample(seed=7, split="train")
+pixels = render(scene)                      # uint8 [256, 256, 3]
+turns = TASKS["fatigue"].questions(scene)   # prompt, answer, kind
+for row, scenes in rows("fatigue", "train", 0, 100): ...
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoneural.data.cockpit.base import Question, Scene, Split, Task
+from autoneural.data.cockpit.render import draw
+from autoneural.data.cockpit.rows import (
+    Row,
+    caption_row,
+    conversation,
+    eval_rows,
+    image_name,
+    rows,
+)
+from autoneural.data.cockpit.tasks import TASKS
+
+__all__ = [
+    "TASKS",
+    "Question",
+    "Row",
+    "Scene",
+    "Split",
+    "Task",
+    "caption_row",
+    "conversation",
+    "eval_rows",
+    "image_name",
+    "render",
+    "rows",
+]
+
+
+def render(scene: Scene, size: int = 256) -> np.ndarray:
+    """Pixels [size, size, 3] uint8 of a scene: the same within 2/255 on every machine."""
+    return draw(scene, TASKS[scene.task].svg(scene), size)

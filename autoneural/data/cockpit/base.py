@@ -1,0 +1,164 @@
+"""What a cockpit task is: labelled scenes drawn from a seed, and the questions they answer.
+
+    (task, split, seed) --sample--> Scene --svg--> picture
+                                      |--questions, caption--> text, from the attributes alone
+
+Attributes are the ground truth, each with a closed vocabulary. `params` holds what only the drawing
+needs (colours, poses, fonts, camera). Every random draw is a function of (VERSION, task, split,
+seed, stream), so the splits never share a stream and a scene is the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+from zlib import crc32
+
+import numpy as np
+
+VERSION = 1
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+RARE_KINDS = ("sentence", "json")
+Rng = np.random.Generator
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about one picture (or two), with its only right answer."""
+
+    prompt: str
+    answer: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Ground truth (`attributes`) and appearance (`params`) of one picture."""
+
+    task: str
+    seed: int
+    split: Split
+    attributes: dict[str, str]
+    params: dict[str, Any]
+
+
+class Task(Protocol):
+    """A family of scenes. All methods are pure."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def attributes(self) -> dict[str, tuple[str, ...]]:
+        """The closed vocabulary of every attribute."""
+        ...
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of single-picture questions, the two rare ones (sentence, JSON) last."""
+        ...
+
+    def sample(self, seed: int, split: Split) -> Scene: ...
+
+    def svg(self, scene: Scene) -> str: ...
+
+    def questions(self, scene: Scene) -> list[Question]:
+        """One question per kind that has an answer here, each in a phrasing drawn by the seed."""
+        ...
+
+    def caption(self, scene: Scene) -> str:
+        """One or two sentences that state every attribute."""
+        ...
+
+    def compare(self, scene_a: Scene, scene_b: Scene) -> Question | None:
+        """A question whose answer is one of the two pictures; None where nothing decides."""
+        ...
+
+
+def rng_for(task: str, split: Split, seed: int, stream: str) -> Rng:
+    """The random stream of one scene for one purpose."""
+    words = [VERSION, crc32(task.encode()), SPLITS.index(split), seed, crc32(stream.encode())]
+    return np.random.default_rng(words)
+
+
+def pick(rng: Rng, options: Sequence[T]) -> T:
+    return options[int(rng.integers(len(options)))]
+
+
+def weighted(rng: Rng, weights: Mapping[T, float]) -> T:
+    """A key, drawn in proportion to its value."""
+    edge = rng.random() * sum(weights.values())
+    for option, weight in weights.items():
+        edge -= weight
+        if edge < 0:
+            return option
+    return next(reversed(list(weights)))
+
+
+def uniform(rng: Rng, low: float, high: float) -> float:
+    """Rounded, so that a scene is the same after a trip through JSON."""
+    return round(low + (high - low) * float(rng.random()), 3)
+
+
+def chance(rng: Rng, probability: float) -> bool:
+    return bool(rng.random() < probability)
+
+
+def pool(split: Split, common: Sequence[T], held_out: Sequence[T]) -> Sequence[T]:
+    """Choices of a split: `test` sees only the held-out ones, which the others never see."""
+    return held_out if split == "test" else common
+
+
+def ask(rng: Rng, kind: str, phrasings: Sequence[str], answer: str, **words: str) -> Question:
+    return Question(pick(rng, phrasings).format(**words), answer, kind)
+
+
+def which_picture(
+    scene_a: Scene, scene_b: Scene, statements: Mapping[tuple[str, str], str]
+) -> Question | None:
+    """ "In which picture ...": `statements` maps (attribute, value) to the words of the question.
+
+    One of the statements that hold in exactly one of the two scenes, or None.
+    """
+    deciding = [
+        (key, words)
+        for key, words in statements.items()
+        if (scene_a.attributes[key[0]] == key[1]) != (scene_b.attributes[key[0]] == key[1])
+    ]
+    if not deciding:
+        return None
+    rng = rng_for(scene_a.task, scene_a.split, scene_a.seed + scene_b.seed, "compare")
+    (attribute, value), words = pick(rng, deciding)
+    answer = "the first" if scene_a.attributes[attribute] == value else "the second"
+    return Question(f"In which picture {words}, the first or the second?", answer, "compare")
+
+
+def camera(
+    rng: Rng,
+    *,
+    noise: float,
+    exposure: float = 1.0,
+    infrared: bool = False,
+    veil: tuple[str, float, float] | None = None,
+) -> dict[str, Any]:
+    """Camera parameters that `render` applies: gains, vignette, blur and sensor noise.
+
+    `veil` is a light or a darkness over the picture: a colour and its opacity at the left and right
+    edge.
+    """
+    warm = uniform(rng, -0.06, 0.06)
+    return {
+        "infrared": infrared,
+        "veil": list(veil) if veil else None,
+        "exposure": round(exposure * uniform(rng, 0.88, 1.12), 3),
+        "gain": [1 + warm, 1.0, 1 - warm],
+        "vignette": uniform(rng, 0.0, 0.35),
+        "blur": uniform(rng, 0.0, 0.7),
+        "noise": round(noise * uniform(rng, 0.5, 1.5), 3),
+    }

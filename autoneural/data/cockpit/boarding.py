@@ -1,0 +1,217 @@
+"""Safety when getting on or off: what comes from behind while a door is about to open.
+
+The camera looks back over the own car's tail; left and right are those of the picture. One door is
+ajar. Rule: wait when something near passes on the door's side, or a motor vehicle (car, scooter)
+that is still far does; otherwise open. What passes on the other side never matters.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from autoneural.data.cockpit import street
+from autoneural.data.cockpit.base import (
+    Question,
+    Rng,
+    Scene,
+    Split,
+    ask,
+    camera,
+    chance,
+    pick,
+    pool,
+    rng_for,
+    uniform,
+    weighted,
+    which_picture,
+)
+
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "object": ("none", "car", "cyclist", "scooter", "pedestrian"),
+    "distance": ("none", "near", "far"),
+    "side": ("none", "left", "right"),
+    "door": ("left", "right"),
+    "ground": ("puddle", "kerb", "clear"),
+    "light": ("day", "dusk", "night"),
+    "weather": ("dry", "rain", "snow"),
+    "action": ("open", "wait"),
+}
+KINDS = (
+    "object", "distance", "side", "door", "ground", "light", "weather", "action", "sentence",
+    "json",
+)  # fmt: skip
+PROMPTS = {
+    "object": (
+        "What is coming from behind?",
+        "What is approaching: a car, a cyclist, a scooter, a pedestrian or nothing?",
+        "Who or what is on the road behind the car?",
+    ),
+    "distance": (
+        "How far away is what is coming: near, far or nothing there?",
+        "Is the thing behind the car near or far?",
+        "How close is what is approaching?",
+    ),
+    "side": (
+        "On which side will it pass?",
+        "Which side of the picture is it on?",
+        "Does it come along the left or the right side?",
+    ),
+    "door": (
+        "Which door is ajar?",
+        "On which side is the door open a little?",
+        "Which door is about to open?",
+    ),
+    "ground": (
+        "What is on the ground beside the door?",
+        "What would one step onto: a puddle, a kerb or clear ground?",
+        "How is the ground at the door?",
+    ),
+    "light": (
+        "Is it day, dusk or night?",
+        "What time of day does the picture show?",
+        "How is the light outside?",
+    ),
+    "weather": (
+        "What is the weather like?",
+        "Is it dry, or does it rain or snow?",
+        "Which weather do you see?",
+    ),
+    "action": (
+        "Is it safe to get out, open or wait?",
+        "Should the passenger open the door or wait?",
+        "What should the car advise: open or wait?",
+        "May the door that is ajar be opened now, or wait?",
+    ),
+    "sentence": (
+        "Give the passenger a one-sentence warning or an all-clear.",
+        "Say in one sentence what comes and what to do.",
+    ),
+    "json": (
+        'Answer as JSON with the keys "object", "side" and "action".',
+        'Report {{"object": ..., "side": ..., "action": ...}} as JSON.',
+    ),
+}
+STATEMENTS = {
+    ("object", "car"): "is a car coming",
+    ("object", "cyclist"): "is a cyclist coming",
+    ("object", "scooter"): "is a scooter coming",
+    ("object", "pedestrian"): "is a pedestrian coming",
+    ("object", "none"): "is nothing coming",
+    ("distance", "near"): "is something near",
+    ("side", "left"): "does something come along the left",
+    ("door", "left"): "is the left door ajar",
+    ("ground", "puddle"): "is there a puddle beside the door",
+    ("ground", "kerb"): "is there a kerb beside the door",
+    ("light", "night"): "is it night",
+    ("weather", "snow"): "does it snow",
+    ("action", "open"): "is it safe to open the door",
+}
+MOTOR = ("car", "scooter")
+
+
+def action_of(thing: str, distance: str, side: str, door: str) -> str:
+    """The module's rule."""
+    if thing == "none" or side != door:
+        return "open"
+    return "wait" if distance == "near" or thing in MOTOR else "open"
+
+
+def _attributes(rng: Rng) -> dict[str, str]:
+    weights = {"none": 0.14, "car": 0.22, "cyclist": 0.21, "scooter": 0.22, "pedestrian": 0.21}
+    thing = weighted(rng, weights)
+    distance, side = pick(rng, ("near", "far")), pick(rng, ("left", "right"))
+    other = "left" if side == "right" else "right"
+    door = side if chance(rng, 0.78) else other
+    if thing == "none":
+        distance = side = "none"
+    return {
+        "object": thing, "distance": distance, "side": side, "door": door,
+        "ground": pick(rng, ATTRIBUTES["ground"]),
+        "light": weighted(rng, {"day": 0.4, "dusk": 0.28, "night": 0.32}),
+        "weather": weighted(rng, {"dry": 0.42, "rain": 0.3, "snow": 0.28}),
+        "action": action_of(thing, distance, side, door),
+    }  # fmt: skip
+
+
+def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
+    held_out = split == "test" and chance(rng, 0.4)
+    near = truth["distance"] == "near"
+    veil = {
+        "day": ("#fff4dc", 0.1, 0.0),
+        "dusk": ("#ff8a48", 0.14, 0.06),
+        "night": ("#0a1026", 0.12, 0.0),
+    }[truth["light"]]
+    return {
+        "place": pick(rng, street.PLACES_HELD_OUT if held_out else street.PLACES),
+        "paint": pick(rng, pool(split, street.PAINT, street.PAINT_HELD_OUT)),
+        "own": pick(rng, pool(split, street.PAINT, street.PAINT_HELD_OUT)),
+        "cloth": pick(rng, pool(split, street.CLOTH, street.CLOTH_HELD_OUT)),
+        "trousers": pick(rng, street.TROUSERS),
+        "helmet": pick(rng, pool(split, street.CLOTH, street.CLOTH_HELD_OUT)),
+        "skin": pick(rng, pool(split, street.SKIN, street.SKIN_HELD_OUT)),
+        "body": pick(rng, ("saloon", "tall")),
+        "y": uniform(rng, 180, 196) if near else uniform(rng, 118, 125),
+        "lane": uniform(rng, 0.76, 0.86) if near else uniform(rng, 0.85, 1.15),
+        "shift": uniform(rng, -8, 8),
+        "horizon": uniform(rng, 82, 92),
+        "blocks": [uniform(rng, 0, 1) for _ in range(24)],
+        "drops": [uniform(rng, 0, 256) for _ in range(120)],
+        "camera": camera(
+            rng,
+            noise={"day": 3.0, "dusk": 4.0, "night": 4.5}[truth["light"]],
+            veil=veil,
+        ),
+    }
+
+
+class Boarding:
+    """Door-opening safety: what approaches, where, over which ground, and whether to wait."""
+
+    name = "boarding"
+    title = "Safety when getting on or off"
+    attributes = ATTRIBUTES
+    kinds = KINDS
+
+    def sample(self, seed: int, split: Split) -> Scene:
+        attributes = _attributes(rng_for(self.name, split, seed, "attributes"))
+        params = _params(rng_for(self.name, split, seed, "params"), split, attributes)
+        return Scene(self.name, seed, split, attributes, params)
+
+    def svg(self, scene: Scene) -> str:
+        return street.street(scene.attributes, scene.params)
+
+    def questions(self, scene: Scene) -> list[Question]:
+        truth = scene.attributes
+        rng = rng_for(self.name, scene.split, scene.seed, "questions")
+        nothing = {"object": "nothing", "distance": "nothing there", "side": "nothing there"}
+        fields = {key: truth[key] for key in ("object", "side", "action")}
+        answers = {
+            **{kind: truth[kind] for kind in ("door", "ground", "light", "weather", "action")},
+            **{k: words if truth[k] == "none" else truth[k] for k, words in nothing.items()},
+            "sentence": _sentence(truth),
+            "json": json.dumps(fields),
+        }
+        return [ask(rng, kind, PROMPTS[kind], answers[kind]) for kind in KINDS]
+
+    def caption(self, scene: Scene) -> str:
+        truth = scene.attributes
+        thing = "nothing comes"
+        if truth["object"] != "none":
+            thing = f"a {truth['object']} comes {truth['distance']} on the {truth['side']}"
+        ground = {"puddle": "a puddle", "kerb": "a kerb", "clear": "clear ground"}
+        advice = "it is safe to open" if truth["action"] == "open" else "wait before opening"
+        return (
+            f"A view behind the car by {truth['light']} in {truth['weather']} weather: {thing}. "
+            f"The {truth['door']} door is ajar beside {ground[truth['ground']]}; {advice}."
+        )
+
+    def compare(self, scene_a: Scene, scene_b: Scene) -> Question | None:
+        return which_picture(scene_a, scene_b, STATEMENTS)
+
+
+def _sentence(truth: dict[str, str]) -> str:
+    advice = "Wait" if truth["action"] == "wait" else "You can open"
+    if truth["object"] == "none":
+        return f"{advice}, nothing is coming."
+    return f"{advice}, a {truth['object']} is {truth['distance']} on the {truth['side']}."

@@ -1,0 +1,395 @@
+"""Draws a driver in the seat: cabin, torso, belt, head, face, eyewear, hat, hand with phone.
+
+Head coordinates: origin between the eyes and the nose, face about 108 wide and 140 high. The face's
+features slide over the head with the gaze (`Pose.x`, `Pose.y`), which reads as a turned head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, luma, mix
+
+SKIN = ("#f3d3bb", "#e6b791", "#d29c72", "#b67c50", "#8d5a38", "#66402a", "#f0c8a8", "#4c3122")
+SKIN_HELD_OUT = ("#ebc3a2", "#c68a60", "#a06a44", "#76492f", "#f7dcc8")
+HAIR = ("#1c1714", "#3b2618", "#6a4426", "#a8763c", "#d9b36a", "#8a8a8c", "#7c2f1c", "#26262e")
+HAIR_HELD_OUT = ("#2c1d14", "#57361f", "#c29a52", "#b9b9bb")
+CLOTH = ("#28446e", "#7a2630", "#2e5c44", "#d8d4cc", "#44464c", "#c47a2c", "#5d4a7e", "#e8e2d4",
+         "#1f2228", "#3b8794")  # fmt: skip
+CLOTH_HELD_OUT = ("#36608f", "#8f4a52", "#6d7a3c", "#b9bec8", "#33303c")
+SEAT = ("#2b2d31", "#5a4634", "#8b8278", "#3a4250", "#6b3a30")
+SEAT_HELD_OUT = ("#40444a", "#76604a", "#57606c")
+IRIS = ("#4a3020", "#5a7a94", "#54704a", "#2e2018")
+HAT = ("#a03030", "#2f4f86", "#3a3a3e", "#3f7a4c", "#d0a83c")
+HAT_HELD_OUT = ("#7c3a6a", "#4a6a78", "#8a7a5c")
+STYLES = ("short", "long", "curly", "bald", "bun")
+STYLES_HELD_OUT = ("bob",)
+HEAD = ("M-54 -18 C-55 -62 -32 -80 0 -80 C32 -80 55 -62 54 -18 "
+        "C53 22 34 {jaw} 0 {jaw} C-34 {jaw} -53 22 -54 -18 Z")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """How far the features slide, and how far the jaw is down."""
+
+    x: float
+    y: float
+    jaw: float
+
+
+def _pose(truth: dict[str, str]) -> Pose:
+    x, y = {"left": (-17, 0), "right": (17, 0), "down": (0, 17)}.get(truth["gaze"], (0, 0))
+    return Pose(x=x, y=y, jaw=76 if truth["mouth"] == "yawning" else 66)
+
+
+def _window(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
+    sky = {
+        "day": ("#9cc7ee", "#e4f0f4", "#8aa070"),
+        "dusk": ("#5a5a8c", "#f0a878", "#4c4450"),
+        "night": ("#0b1020", "#1c2438", "#12141c"),
+        "infrared": ("#3a3a3a", "#4a4a4a", "#2c2c2c"),
+    }[truth["camera"]]
+    cabin = dark(look["seat"], 0.45)
+    c.rect(0, 0, SIDE, SIDE, cabin)
+    for sign in (-1, 1):
+        with c.group(transform="" if sign < 0 else f"translate({SIDE} 0) scale(-1 1)"):
+            for band in range(7):
+                y, drop = 30 + band * 9.5, 1 - band / 7
+                d = f"M-4 {y} L{66.0 + band * 0.8} {y - 8 * drop} L73 98 L-4 100 Z"
+                c.path(d, mix(sky[0], sky[1], band / 6))
+            c.path("M-4 95 L72.5 92 L74 112 L-4 124 Z", sky[2])
+            c.line("M-4 30 L66 22 L74 112 L-4 124 Z", dark(cabin, 0.5), 5)
+    if truth["camera"] == "night":
+        for x, y, r, color in (
+            (24, 86, 6, "#ffd890"),
+            (48, 92, 4, "#ff6050"),
+            (228, 84, 6, "#ffe8b0"),
+        ):
+            c.circle(x, y, r * 2.2, color, opacity=0.25)
+            c.circle(x, y, r, color, opacity=0.85)
+
+
+def _seat(c: Canvas, look: dict[str, Any]) -> None:
+    seat = look["seat"]
+    radius = {"round": 44, "square": 18, "split": 26}[look["seat_style"]]
+    c.rect(22, 132, 212, 160, dark(seat, 0.12), rx=40, stroke=dark(seat, 0.5), stroke_width=2)
+    c.rect(
+        70,
+        30,
+        116,
+        100,
+        c.linear(((0, light(seat, 0.18)), (1, dark(seat, 0.2)))),
+        rx=radius,
+        stroke=dark(seat, 0.5),
+        stroke_width=2,
+    )
+    if look["seat_style"] == "split":
+        c.line("M128 34 V128", dark(seat, 0.55), 8)
+    c.line("M44 180 V256 M212 180 V256", light(seat, 0.3), 2, opacity=0.5)
+
+
+def _torso(c: Canvas, look: dict[str, Any]) -> None:
+    cloth, skin = look["cloth"], look["skin"]
+    c.path(
+        "M102 160 L100 214 H156 L154 160 Z",
+        c.linear(((0, dark(skin, 0.35)), (0.6, dark(skin, 0.12)))),
+    )
+    body = "M100 196 C60 204 26 214 14 270 H242 C230 214 196 204 156 196 C146 218 110 218 100 196 Z"
+    c.path(body, cloth)  # flat with two shadows: a gradient this large costs milliseconds
+    c.path("M14 270 C26 214 60 204 100 196 C70 214 50 236 48 270 Z", dark(cloth, 0.3), opacity=0.7)
+    c.path(
+        "M242 270 C230 214 196 204 156 196 C186 214 206 236 208 270 Z",
+        dark(cloth, 0.4),
+        opacity=0.7,
+    )
+    c.line("M52 270 C54 246 56 238 62 230 M204 270 C202 246 200 238 194 230", dark(cloth, 0.4), 2)
+    trim = light(cloth, 0.45) if luma(cloth) < 0.55 else dark(cloth, 0.3)
+    if look["collar"] == "shirt":
+        c.path("M100 194 L92 206 L118 236 L128 216 Z M156 194 L164 206 L138 236 L128 216 Z", trim)
+        c.line("M128 218 V262", trim, 2)
+    elif look["collar"] == "hood":
+        c.line("M92 200 C98 232 158 232 164 200", dark(cloth, 0.25), 13)
+        c.line("M112 226 V250 M144 226 V250", trim, 3)
+    else:
+        c.line("M99 197 C110 222 146 222 157 197", trim, 5)
+
+
+def _belt(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
+    """A wide band across the chest, or hanging beside the seat with its tongue."""
+    band = "#15161a" if luma(look["cloth"]) > 0.3 else "#b4b8be"
+    edge = light(band, 0.5) if luma(band) < 0.5 else dark(band, 0.5)
+    if truth["belt"] == "fastened":
+        for color, width in ((edge, 23), (band, 19)):
+            c.line("M22 156 C66 192 140 236 176 276", color, width, stroke_linecap="butt")
+        return
+    c.line("M14 120 C16 170 10 220 12 260", light("#45484e", 0.3), 9, stroke_linecap="butt")
+    c.rect(3, 196, 19, 26, "#c9ccd2", rx=3, stroke="#50545a", stroke_width=2)
+
+
+def _hair_back(c: Canvas, style: str, hair: str) -> None:
+    fill = c.linear(((0, light(hair, 0.12)), (1, dark(hair, 0.25))))
+    if style == "long":
+        c.path(
+            "M-64 -20 C-72 -116 72 -116 64 -20 C66 40 72 80 62 104 "
+            "C20 120 -20 120 -62 104 C-72 80 -66 40 -64 -20 Z",
+            fill,
+        )
+    elif style == "bob":
+        c.path("M-66 -16 C-72 -120 72 -120 66 -16 L70 46 C40 58 -40 58 -70 46 Z", fill)
+    elif style == "bun":
+        c.circle(0, -90, 24, fill)
+    elif style == "curly":
+        for x, y in ((-58, -10), (-60, -38), (-48, -64), (48, -64), (60, -38), (58, -10)):
+            c.circle(x, y, 20, fill)
+
+
+def _hair_front(c: Canvas, style: str, hair: str) -> None:
+    fill = c.linear(((0, light(hair, 0.22)), (1, hair)))
+    if style == "bald":
+        c.path(
+            "M-55 -22 C-56 -34 -54 -44 -50 -50 L-48 -20 Z M55 -22 C56 -34 54 -44 50 -50 L48 -20 Z",
+            hair,
+            opacity=0.6,
+        )
+    elif style == "curly":
+        for x, y, r in (
+            (-38, -68, 20),
+            (-14, -78, 22),
+            (14, -78, 22),
+            (38, -68, 20),
+            (-50, -48, 13),
+            (50, -48, 13),
+        ):
+            c.circle(x, y, r, fill)
+    elif style == "bob":
+        c.path("M-57 -10 C-66 -116 66 -116 57 -10 L52 -44 H-52 Z", fill)
+    elif style == "long":
+        c.path("M-57 4 C-68 -118 68 -118 57 4 C54 -30 40 -52 6 -60 C-20 -50 -50 -40 -57 4 Z", fill)
+    else:
+        c.path("M-56 -14 C-64 -114 64 -114 56 -14 L50 -38 C36 -58 -10 -62 -34 -52 L-50 -36 Z", fill)
+
+
+def _hat(c: Canvas, kind: str, color: str) -> None:
+    fill = c.linear(((0, light(color, 0.25)), (1, dark(color, 0.2))))
+    if kind == "cap":
+        c.path("M-60 -42 C-60 -104 60 -104 60 -42 Z", fill)
+        c.path(
+            "M-64 -42 C-40 -60 40 -60 64 -42 C70 -34 58 -28 46 -34 "
+            "C20 -44 -20 -44 -46 -34 C-58 -28 -70 -34 -64 -42 Z",
+            dark(color, 0.4),
+        )
+    elif kind == "beanie":
+        c.path("M-59 -46 C-62 -112 62 -112 59 -46 Z", fill)
+        c.rect(-62, -60, 124, 22, c.linear(((0, light(color, 0.35)), (1, color))), rx=9)
+        c.line(
+            "M-42 -56 V-42 M-21 -56 V-42 M0 -56 V-42 M21 -56 V-42 M42 -56 V-42",
+            dark(color, 0.35),
+            2,
+        )
+        c.circle(0, -98, 9, light(color, 0.4))
+
+
+def _eye(
+    c: Canvas, x: float, openness: str, gaze: tuple[float, float], look: dict[str, Any]
+) -> None:
+    """One eye, 32 wide. The almond is filled with lid first, then the open part is cut into it."""
+    skin = look["skin"]
+    lash = dark(skin, 0.82)
+    with c.group(transform=f"translate({x} -8)"):
+        c.ellipse(0, 0, 21, 16, dark(skin, 0.35), opacity=0.35)
+        if openness == "closed":
+            c.path("M-17 1 Q0 -15 17 1 Q0 15 -17 1 Z", light(skin, 0.1))
+            c.line("M-17 2 Q0 13 17 2", lash, 4.2)
+            c.line("M-12 8 L-15 13 M-4 11 L-5 17 M4 11 L5 17 M12 8 L15 13", lash, 2.2)
+            return
+        half = openness == "half closed"
+        top, bottom = (-1, 16) if half else (-22, 18)
+        if half:
+            c.path(
+                "M-17 1 Q0 -22 17 1 Z",
+                mix(skin, "#a06060", 0.25),
+                stroke=dark(skin, 0.45),
+                stroke_width=1.5,
+            )
+        shape = f"M-17 1 Q0 {top} 17 1 Q0 {bottom} -17 1 Z"
+        c.path(shape, "#f7f4ef")
+        with c.group(clip_path=c.clip(shape)):
+            gx, gy = gaze
+            c.circle(gx, gy, 9, look["iris"])
+            c.circle(gx, gy, 5, "#0a0808")
+            c.circle(gx - 3, gy - 3, 2.2, "#ffffff")
+        c.line(f"M-17 1 Q0 {top} 17 1", lash, 5 if half else 3.4)
+        c.line(f"M-16 2 Q0 {bottom} 16 2", dark(skin, 0.45), 1.3)
+
+
+def _mouth(c: Canvas, kind: str, y: float, skin: str) -> None:
+    lip = mix(dark(skin, 0.25), "#b04848", 0.5)
+    if kind == "yawning":
+        c.ellipse(0, y + 8, 22, 26, dark(lip, 0.15))
+        c.ellipse(0, y + 8, 17, 21.5, "#2a0d10")
+        c.path(f"M-13 {y - 5} Q0 {y - 15} 13 {y - 5} Q0 {y - 2} -13 {y - 5} Z", "#f4efe6")
+        c.ellipse(0, y + 21, 12, 8, "#b4525a")
+    elif kind == "smiling":
+        c.path(
+            f"M-27 {y - 6} Q0 {y + 2} 27 {y - 6} "
+            f"Q16 {y + 19} 0 {y + 19} Q-16 {y + 19} -27 {y - 6} Z",
+            dark(lip, 0.2),
+        )
+        c.path(
+            f"M-22 {y - 3} Q0 {y + 4} 22 {y - 3} "
+            f"Q12 {y + 12} 0 {y + 12} Q-12 {y + 12} -22 {y - 3} Z",
+            "#fbf7f0",
+        )
+        c.line(
+            f"M-34 {y - 14} Q-36 {y - 4} -30 {y + 2} M34 {y - 14} Q36 {y - 4} 30 {y + 2}",
+            dark(skin, 0.3),
+            2,
+        )
+    else:
+        c.path(f"M-19 {y} Q-6 {y - 6} 0 {y - 3} Q6 {y - 6} 19 {y} Q0 {y + 11} -19 {y} Z", lip)
+        c.line(f"M-19 {y} Q0 {y + 2} 19 {y}", dark(lip, 0.5), 2)
+
+
+def _eyewear(c: Canvas, kind: str) -> None:
+    if kind == "none":
+        return
+    frame = "#15151a"
+    c.line("M-9 -10 Q0 -15 9 -10", frame, 4)
+    for x in (-25, 25):
+        if kind == "sunglasses":
+            fill = c.linear(((0, "#0c0d12"), (0.6, "#23262e"), (1, "#565c68")))
+            c.rect(x - 22, -25, 44, 33, fill, rx=12, stroke="#050506", stroke_width=2.5)
+            c.line(f"M{x - 12} -4 L{x - 2} -18", "#ffffff", 3, opacity=0.35)
+        else:
+            c.rect(
+                x - 21,
+                -25,
+                42,
+                34,
+                "#ffffff",
+                rx=13,
+                fill_opacity=0.1,
+                stroke=frame,
+                stroke_width=3,
+            )
+            c.line(f"M{x - 12} -16 L{x - 16} -8", "#ffffff", 2.5, opacity=0.6)
+    for sign in (-1, 1):
+        c.line(f"M{sign * 46} -14 L{sign * 56} -18", frame, 4)
+
+
+def _features(c: Canvas, truth: dict[str, str], look: dict[str, Any], pose: Pose) -> None:
+    skin, openness = look["skin"], truth["eyes"]
+    gaze = {"left": (-6.5, 0), "right": (6.5, 0), "down": (0, 4)}.get(truth["gaze"], (0, 0))
+    with c.group(transform=f"translate({pose.x} {pose.y})"):
+        for x in (-25, 25):
+            if openness != "cannot tell":
+                _eye(c, x, openness, gaze, look)
+            lift = -33 if openness in ("open", "cannot tell") else -29
+            c.line(
+                f"M{x - 16} {lift + 2} Q{x} {lift - 6} {x + 16} {lift + 2}",
+                dark(look["hair"], 0.1) if luma(look["hair"]) < 0.5 else dark(look["hair"], 0.4),
+                4.5,
+            )
+        nose = pose.x * 0.35
+        c.path(
+            f"M{nose - 4} -8 L{nose - 9} 17 Q{nose} 24 {nose + 9} 17 L{nose + 4} -8 Z",
+            dark(skin, 0.1),
+            opacity=0.7,
+        )
+        c.line(f"M{nose - 9} 17 Q{nose} 24 {nose + 9} 17", dark(skin, 0.42), 2.4)
+        _mouth(c, truth["mouth"], 39, skin)
+        _eyewear(c, truth["eyewear"])
+
+
+def _hair_behind(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
+    covered = truth["headwear"] != "none" and look["hair_style"] == "bun"
+    _hair_back(c, "bald" if covered else look["hair_style"], look["hair"])
+
+
+def _head(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
+    skin, pose = look["skin"], _pose(truth)
+    covered = truth["headwear"] != "none"
+    for sign in (-1, 1):
+        if sign * pose.x <= 0:
+            c.ellipse(
+                sign * 55, -4, 10, 17, dark(skin, 0.12), stroke=dark(skin, 0.3), stroke_width=1.5
+            )
+    shape = HEAD.format(jaw=pose.jaw)
+    c.path(
+        shape,
+        c.radial(
+            ((0, light(skin, 0.14)), (0.55, skin), (1, dark(skin, 0.4))),
+            cx=0.5 + pose.x / 160,
+            cy=0.42,
+        ),
+    )
+    if look["beard"]:
+        with c.group(clip_path=c.clip(shape), opacity=0.75):
+            d = f"M-56 2 C-46 26 -34 24 {pose.x} 22 C34 24 46 26 56 2 L56 90 H-56 Z"
+            c.path(d, look["hair"])
+    _hair_front(
+        c,
+        "short" if covered and look["hair_style"] == "curly" else look["hair_style"],
+        look["hair"],
+    )
+    _features(c, truth, look, pose)
+    _hat(c, truth["headwear"], look["hat"])
+
+
+def _phone(c: Canvas, side: str, look: dict[str, Any]) -> None:
+    """A hand from below holding a phone against the ear; drawn for the right, mirrored for left."""
+    skin = look["skin"]
+    with c.group(transform="" if side == "right" else "scale(-1 1)"):
+        c.path(
+            "M66 96 L98 84 L128 190 L70 190 Z",
+            c.linear(((0, look["cloth"]), (1, dark(look["cloth"], 0.4)))),
+        )
+        c.path(
+            "M58 34 C56 62 62 84 70 100 L98 90 C100 64 98 44 90 26 Z",
+            c.linear(((0, skin), (1, dark(skin, 0.25))), x2=1.0, y2=0.4),
+        )
+        with c.group(transform="translate(66 4) rotate(8)"):
+            c.rect(
+                -15,
+                -48,
+                30,
+                88,
+                c.linear(((0, "#3a3f48"), (1, "#0b0c10")), x2=1.0),
+                rx=7,
+                stroke="#d4d8de",
+                stroke_width=2.5,
+            )
+            c.circle(3, -36, 4, "#8088a0")
+        for index in range(4):
+            c.rect(
+                60,
+                -12 + index * 14,
+                36,
+                12,
+                light(skin, 0.06),
+                rx=6,
+                stroke=dark(skin, 0.45),
+                stroke_width=1.5,
+            )
+
+
+def cabin(truth: dict[str, str], look: dict[str, Any]) -> str:
+    """The SVG of a driver with attributes `truth` and appearance `look`."""
+    c = Canvas()
+    _window(c, truth, look)
+    place = f"translate({128 + look['dx']} {112 + look['dy']}) scale({look['scale']})"
+    turn = f"{place} rotate({look['tilt']} 0 70) scale({look['width']} 1)"
+    body = f"translate({look['dx'] * 0.6} 0)"
+    with c.group(transform=body):
+        _seat(c, look)
+    with c.group(transform=turn):
+        _hair_behind(c, truth, look)
+    with c.group(transform=body):
+        _torso(c, look)
+        _belt(c, truth, look)
+    with c.group(transform=turn):
+        _head(c, truth, look)
+        if truth["phone"] != "none":
+            _phone(c, truth["phone"], look)
+    return c.text()

@@ -1,0 +1,247 @@
+"""Fatigue driving: the driver's face in a cabin camera.
+
+Rules. asleep: eyes closed; drowsy: eyes half closed or yawning; distracted: a phone at the ear or
+a gaze off the road; else alert; the first that applies. A break is needed when asleep or drowsy.
+Left and right are those of the picture. Sunglasses hide the eyes; the head still shows the gaze.
+"""
+
+from __future__ import annotations
+
+import json
+
+from autoneural.data.cockpit import face
+from autoneural.data.cockpit.base import (
+    Question,
+    Rng,
+    Scene,
+    Split,
+    ask,
+    camera,
+    chance,
+    pick,
+    pool,
+    rng_for,
+    uniform,
+    weighted,
+    which_picture,
+)
+
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "eyes": ("open", "half closed", "closed", "cannot tell"),
+    "mouth": ("neutral", "smiling", "yawning"),
+    "gaze": ("road", "left", "right", "down", "none"),
+    "phone": ("none", "left", "right"),
+    "belt": ("fastened", "not fastened"),
+    "eyewear": ("none", "glasses", "sunglasses"),
+    "headwear": ("none", "cap", "beanie"),
+    "camera": ("day", "dusk", "night", "infrared"),
+    "state": ("alert", "drowsy", "asleep", "distracted"),
+    "break": ("yes", "no"),
+}
+KINDS = (
+    "eyes", "mouth", "gaze", "phone", "belt", "eyewear", "state", "break", "sentence", "json",
+)  # fmt: skip
+PROMPTS = {
+    "eyes": (
+        "Are the driver's eyes open, half closed or closed?",
+        "How open are the driver's eyes?",
+        "What can you say about the driver's eyes?",
+        "Describe the state of the eyes.",
+    ),
+    "mouth": (
+        "What is the driver's mouth doing?",
+        "Is the mouth neutral, smiling or yawning?",
+        "What does the mouth show?",
+    ),
+    "gaze": (
+        "Where is the driver looking, seen in the picture?",
+        "Which way does the driver look: road, left, right or down?",
+        "What is the gaze direction in this picture?",
+    ),
+    "phone": (
+        "Is there a phone at the ear, and on which side of the picture?",
+        "On which side of the picture is the phone?",
+        "Where does the driver hold a phone: left, right or nowhere?",
+    ),
+    "belt": (
+        "Is the seat belt fastened or not fastened?",
+        "What about the seat belt?",
+        "Check the seat belt.",
+    ),
+    "eyewear": (
+        "What is the driver wearing over the eyes?",
+        "Does the driver wear glasses, sunglasses or nothing over the eyes?",
+        "Which eyewear do you see?",
+    ),
+    "state": (
+        "What state is the driver in?",
+        "Is the driver alert, drowsy, asleep or distracted?",
+        "How would you rate the driver's condition?",
+        "Which word fits the driver: alert, drowsy, asleep or distracted?",
+    ),
+    "break": (
+        "Does the driver need a break?",
+        "Should the car suggest a break now?",
+        "Is it time for the driver to rest?",
+    ),
+    "sentence": (
+        "Say in one sentence how the driver is and whether a break is needed.",
+        "Summarise the driver's condition in one sentence.",
+    ),
+    "json": (
+        'Answer as JSON with the keys "eyes", "mouth" and "state".',
+        'Report {{"eyes": ..., "mouth": ..., "state": ...}} as JSON.',
+    ),
+}
+PHONE_ANSWERS = {"none": "no phone", "left": "left", "right": "right"}
+EYEWEAR_ANSWERS = {"none": "nothing", "glasses": "glasses", "sunglasses": "sunglasses"}
+STATEMENTS = {
+    ("eyes", "closed"): "are the driver's eyes closed",
+    ("eyes", "open"): "are the driver's eyes fully open",
+    ("mouth", "yawning"): "does the driver yawn",
+    ("mouth", "smiling"): "does the driver smile",
+    ("gaze", "road"): "does the driver look at the road",
+    ("belt", "fastened"): "is the seat belt fastened",
+    ("eyewear", "sunglasses"): "does the driver wear sunglasses",
+    ("phone", "none"): "is there no phone",
+    ("state", "asleep"): "is the driver asleep",
+    ("state", "alert"): "is the driver alert",
+    ("break", "yes"): "does the driver need a break",
+}
+LOOKING = {
+    "road": "looking at the road",
+    "left": "looking to the left",
+    "right": "looking to the right",
+    "down": "looking down",
+    "none": "with no gaze",
+}
+
+
+def state_of(eyes: str, mouth: str, gaze: str, phone: str) -> str:
+    """The module's rule, in its order."""
+    if eyes == "closed":
+        return "asleep"
+    if eyes == "half closed" or mouth == "yawning":
+        return "drowsy"
+    if phone != "none" or gaze not in ("road", "none"):
+        return "distracted"
+    return "alert"
+
+
+def _attributes(rng: Rng) -> dict[str, str]:
+    """Drawn from a wanted state, because independent draws would leave few drivers alert."""
+    wanted = weighted(rng, {"alert": 0.27, "drowsy": 0.25, "asleep": 0.24, "distracted": 0.24})
+    sunglasses = wanted != "asleep" and chance(rng, 0.2)
+    eyes, mouth = "open", weighted(rng, {"neutral": 0.48, "smiling": 0.52})
+    phone, gaze = "none", "road"
+    if wanted == "asleep":
+        eyes, gaze = "closed", "none"
+        mouth = weighted(rng, {"neutral": 0.5, "smiling": 0.2, "yawning": 0.3})
+    elif wanted == "drowsy":
+        eyes = "open" if sunglasses or chance(rng, 0.3) else "half closed"
+        mouth = "yawning" if eyes == "open" or chance(rng, 0.5) else mouth
+        gaze = weighted(rng, {"road": 0.22, "left": 0.26, "right": 0.26, "down": 0.26})
+    elif wanted == "distracted":
+        gaze = weighted(rng, {"road": 0.15, "left": 0.3, "right": 0.3, "down": 0.25})
+        phone = "any" if gaze == "road" or chance(rng, 0.7) else "none"
+    if wanted in ("asleep", "drowsy") and chance(rng, 0.62):
+        phone = "any"
+    if phone == "any":
+        phone = pick(rng, ("left", "right"))
+    eyes = "cannot tell" if sunglasses else eyes
+    eyewear = "sunglasses" if sunglasses else weighted(rng, {"none": 0.55, "glasses": 0.45})
+    state = state_of(eyes, mouth, gaze, phone)
+    return {
+        "eyes": eyes, "mouth": mouth, "gaze": gaze, "phone": phone,
+        "belt": pick(rng, ATTRIBUTES["belt"]), "eyewear": eyewear,
+        "headwear": weighted(rng, {"none": 0.6, "cap": 0.2, "beanie": 0.2}),
+        "camera": weighted(rng, {"day": 0.35, "dusk": 0.2, "night": 0.2, "infrared": 0.25}),
+        "state": state, "break": "yes" if state in ("asleep", "drowsy") else "no",
+    }  # fmt: skip
+
+
+def _params(rng: Rng, split: Split, attributes: dict[str, str]) -> dict:
+    light = attributes["camera"]
+    exposure = {"day": 1.0, "dusk": 0.95, "night": 0.95, "infrared": 1.0}[light]
+    veil = {"day": ("#fff2d0", 0.28, 0.0), "dusk": ("#ff9a50", 0.28, 0.0),
+            "night": ("#0a1228", 0.42, 0.18), "infrared": None}[light]  # fmt: skip
+    if veil and chance(rng, 0.5):
+        veil = (veil[0], veil[2], veil[1])
+    asleep = attributes["state"] == "asleep"
+    return {
+        "skin": pick(rng, pool(split, face.SKIN, face.SKIN_HELD_OUT)),
+        "hair": pick(rng, pool(split, face.HAIR, face.HAIR_HELD_OUT)),
+        "hair_style": pick(rng, face.STYLES_HELD_OUT)
+        if split == "test" and chance(rng, 0.4)
+        else pick(rng, face.STYLES),
+        "cloth": pick(rng, pool(split, face.CLOTH, face.CLOTH_HELD_OUT)),
+        "collar": pick(rng, ("crew", "shirt", "hood")),
+        "seat": pick(rng, pool(split, face.SEAT, face.SEAT_HELD_OUT)),
+        "seat_style": "split"
+        if split == "test" and chance(rng, 0.4)
+        else pick(rng, ("round", "square")),
+        "iris": pick(rng, face.IRIS),
+        "hat": pick(rng, pool(split, face.HAT, face.HAT_HELD_OUT)),
+        "beard": chance(rng, 0.22),
+        "width": uniform(rng, 0.92, 1.06),
+        "tilt": uniform(rng, 8, 20) * pick(rng, (-1, 1)) if asleep else uniform(rng, -7, 7),
+        "dx": uniform(rng, -14, 14),
+        "dy": uniform(rng, -4, 10),
+        "scale": uniform(rng, 0.92, 1.08),
+        "camera": camera(
+            rng,
+            noise={"day": 3.0, "dusk": 5.0, "night": 6.0, "infrared": 7.0}[light],
+            exposure=exposure,
+            infrared=light == "infrared",
+            veil=veil,
+        ),
+    }
+
+
+class Fatigue:
+    """Driver monitoring: eyes, mouth, gaze, phone, belt, eyewear, and what follows from them."""
+
+    name = "fatigue"
+    title = "Fatigue driving"
+    attributes = ATTRIBUTES
+    kinds = KINDS
+
+    def sample(self, seed: int, split: Split) -> Scene:
+        attributes = _attributes(rng_for(self.name, split, seed, "attributes"))
+        params = _params(rng_for(self.name, split, seed, "params"), split, attributes)
+        return Scene(self.name, seed, split, attributes, params)
+
+    def svg(self, scene: Scene) -> str:
+        return face.cabin(scene.attributes, scene.params)
+
+    def questions(self, scene: Scene) -> list[Question]:
+        truth = scene.attributes
+        rng = rng_for(self.name, scene.split, scene.seed, "questions")
+        rest = "needs a break" if truth["break"] == "yes" else "needs no break"
+        fields = {key: truth[key] for key in ("eyes", "mouth", "state")}
+        answers = {
+            **{kind: truth[kind] for kind in ("eyes", "mouth", "gaze", "belt", "state", "break")},
+            "phone": PHONE_ANSWERS[truth["phone"]],
+            "eyewear": EYEWEAR_ANSWERS[truth["eyewear"]],
+            "sentence": f"The driver is {truth['state']} and {rest}.",
+            "json": json.dumps(fields),
+        }
+        asked = [kind for kind in KINDS if kind != "gaze" or truth["gaze"] != "none"]
+        return [ask(rng, kind, PROMPTS[kind], answers[kind]) for kind in asked]
+
+    def caption(self, scene: Scene) -> str:
+        truth = scene.attributes
+        eyes = "hidden eyes" if truth["eyes"] == "cannot tell" else f"{truth['eyes']} eyes"
+        wears = [truth[key] for key in ("eyewear", "headwear") if truth[key] != "none"]
+        wearing = f", wearing {' and '.join(wears)}," if wears else ""
+        phone = "no phone" if truth["phone"] == "none" else f"a phone on the {truth['phone']}"
+        need = "a break is needed" if truth["break"] == "yes" else "no break is needed"
+        view = "An infrared" if truth["camera"] == "infrared" else f"A {truth['camera']}"
+        return (
+            f"{view} picture of a driver with {eyes} and a {truth['mouth']} mouth{wearing} "
+            f"{LOOKING[truth['gaze']]}, with {phone} and the seat belt {truth['belt']}. "
+            f"The driver is {truth['state']}; {need}."
+        )
+
+    def compare(self, scene_a: Scene, scene_b: Scene) -> Question | None:
+        return which_picture(scene_a, scene_b, STATEMENTS)

@@ -1,0 +1,58 @@
+"""A contact sheet for looking: pictures with two questions and answers under each."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from autoneural.data.cockpit.base import Question, Scene, Split, pick, rng_for
+from autoneural.data.cockpit.fonts import font_file
+from autoneural.data.cockpit.render import draw
+from autoneural.data.cockpit.rows import scene_seed
+from autoneural.data.cockpit.tasks import TASKS
+
+CELL, TEXT, GAP = 256, 92, 10
+
+
+def _two(scene: Scene) -> list[Question]:
+    questions = TASKS[scene.task].questions(scene)[:-2]
+    rng = rng_for(scene.task, scene.split, scene.seed, "sheet")
+    first = pick(rng, questions)
+    return [first, pick(rng, [question for question in questions if question is not first])]
+
+
+def _caption(pen: ImageDraw.ImageDraw, x: int, y: int, scene: Scene) -> None:
+    plain = ImageFont.truetype(font_file("roboto-medium"), 13)
+    bold = ImageFont.truetype(font_file("roboto-bold"), 13)
+    for question in _two(scene):
+        for line in textwrap.wrap(question.prompt, 40)[:2]:
+            pen.text((x, y), line, font=plain, fill="#4a5058")
+            y += 15
+        pen.text((x, y), question.answer, font=bold, fill="#0b6bcb")
+        y += 17
+
+
+def sheet(
+    tasks: Sequence[str], split: Split, seed: int = 0, columns: int = 6, lines: int = 2
+) -> Image.Image:
+    """`lines` rows of `columns` pictures per task."""
+    height = len(tasks) * lines * (CELL + TEXT + GAP) + GAP
+    page = Image.new("RGB", (columns * (CELL + GAP) + GAP, height), "#ffffff")
+    pen = ImageDraw.Draw(page)
+    for cell in range(len(tasks) * lines * columns):
+        name, index = tasks[cell // (lines * columns)], cell % (lines * columns)
+        scene = TASKS[name].sample(scene_seed(seed, index), split)
+        x = GAP + cell % columns * (CELL + GAP)
+        y = GAP + cell // columns * (CELL + TEXT + GAP)
+        page.paste(Image.fromarray(draw(scene, TASKS[name].svg(scene), CELL)), (x, y))
+        _caption(pen, x, y + CELL + 4, scene)
+    return page
+
+
+def write_sheet(path: Path, tasks: Sequence[str], split: Split, seed: int = 0) -> None:
+    """Saves the contact sheet as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet(tasks, split, seed).save(path)

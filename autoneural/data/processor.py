@@ -1,0 +1,107 @@
+"""A conversation with pictures -> what the model reads. One processor for training and runtime.
+
+"<image>" in the rendered template -> <|image_start|> <image> * tokens_per_image <|image_end|>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autoneural.data.image import ImageSource, Resize, load_image, to_pixels
+from autoneural.data.messages import Message, image_parts, normalise_messages
+from autoneural.data.tokenizer import Tokenizer
+from autoneural.errors import UserError
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """`input_ids` int64 [T]; `pixel_values` uint8 [N, 3, S, S], in the order of the images."""
+
+    input_ids: np.ndarray
+    pixel_values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Processor:
+    """Renders, tokenises, loads and resizes. The fields are what a bundle's manifest records."""
+
+    tokenizer: Tokenizer
+    image_size: int
+    tokens_per_image: int
+    resize: Resize = "squash"
+
+    def __call__(
+        self,
+        messages: Sequence[Message],
+        images: Sequence[ImageSource] | None = None,
+        add_generation_prompt: bool = True,
+        tools: Sequence[dict[str, Any] | str] | None = None,
+    ) -> ModelInputs:
+        """Inputs for `messages`. `images`, when given, fill the image parts in order.
+
+        Raises UserError for a malformed message, an unreadable image or a wrong number of images.
+        """
+        conversation = normalise_messages(list(messages))
+        sources = _sources(conversation, images)
+        text = self.tokenizer.apply_chat_template(conversation, add_generation_prompt, tools)
+        ids = self._expand(self.tokenizer.encode(text), len(sources))
+        return ModelInputs(ids, self.pixels(sources))
+
+    def training_example(
+        self, messages: Sequence[Message], images: Sequence[ImageSource] | None = None
+    ) -> tuple[ModelInputs, np.ndarray]:
+        """Inputs and labels int64 [T]: assistant text and its `<|im_end|>`, -100 elsewhere."""
+        inputs = self(messages, images, add_generation_prompt=False)
+        return inputs, self.labels(inputs.input_ids)
+
+    def labels(self, input_ids: np.ndarray) -> np.ndarray:
+        """Labels of a tokenised conversation. Message texts cannot hold the ids searched for."""
+        header = self.tokenizer.encode("<|im_start|>assistant\n")
+        ends = np.flatnonzero(input_ids == self.tokenizer.eos_id)
+        labels = np.full_like(input_ids, IGNORE)
+        for start in np.flatnonzero(input_ids == self.tokenizer.turn_start):
+            first = start + len(header)
+            if list(input_ids[start:first]) == header:
+                after = ends[np.searchsorted(ends, first)] + 1
+                labels[first:after] = input_ids[first:after]
+        return labels
+
+    def pixels(self, sources: Sequence[ImageSource]) -> np.ndarray:
+        """uint8 [N, 3, S, S] of N image sources; N may be 0."""
+        out = np.empty((len(sources), 3, self.image_size, self.image_size), dtype=np.uint8)
+        for slot, source in zip(out, sources, strict=True):
+            # Twice the size leaves the bicubic filter enough to work with.
+            image = load_image(source, min_size=2 * self.image_size)
+            slot[:] = to_pixels(image, self.image_size, self.resize)
+        return out
+
+    def _expand(self, ids: list[int], num_images: int) -> np.ndarray:
+        token = self.tokenizer
+        found = ids.count(token.image_id)
+        if found != num_images:
+            raise UserError(f"chat template: rendered {found} of {num_images} images")
+        block = [token.image_start, *[token.image_id] * self.tokens_per_image, token.image_end]
+        flat: list[int] = []
+        for i in ids:
+            flat.extend(block if i == token.image_id else (i,))
+        return np.array(flat, dtype=np.int64)
+
+
+def _sources(
+    conversation: Sequence[Message], images: Sequence[ImageSource] | None
+) -> list[ImageSource]:
+    parts = list(image_parts(conversation))
+    if images is None:
+        for number, part in enumerate(parts):
+            if part["image"] is None:
+                raise UserError(f"messages: image {number} has no picture; set its `image`")
+        return [part["image"] for part in parts]
+    if len(images) != len(parts):
+        raise UserError(f"messages: {len(parts)} image parts but {len(images)} images given")
+    return list(images)

@@ -1,0 +1,5 @@
+"""The one exception that reaches a user: a single line saying what is wrong, where, and what to do."""
+
+
+class UserError(Exception):
+    """Bad input from outside (a file, a flag, a request). The CLI prints it and exits with 2."""

@@ -1,0 +1,332 @@
+"""Checkpoint folder -> bundle folder: every graph of every target, exported one at a time.
+
+    float   fp32 graphs                              from any checkpoint
+    cpu     fp32 activations, packed weights         from a quantised checkpoint
+    qdq     integers throughout, as an NPU compiles  from a quantised checkpoint
+
+    manifest.json  tokenizer.json  chat_template.jinja
+    <target>/{vision,prefill,decode,head}.onnx  vision.data  language.data  embedding.bin
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from autoneural import __version__
+from autoneural.bundle import Bundle, write_bundle
+from autoneural.checkpoint import (
+    TOKENIZER_FILES,
+    Checkpoint,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights,
+    weights_hash,
+)
+from autoneural.compress.quantize import load_quantized
+from autoneural.errors import UserError
+from autoneural.export.graphs import GraphKey, build_graph, graph_keys
+from autoneural.export.onnx import WeightFile, export_graph, save_model
+from autoneural.export.parity import (
+    Parity,
+    compare_float,
+    compare_integer,
+    exact_session,
+    on_grid,
+    run_float,
+    run_integer,
+    run_torch,
+    sample_inputs,
+    worst,
+)
+from autoneural.export.qdq import Quantization, load_quantization, pack_graph, quantize_graph
+from autoneural.manifest import MANIFEST
+from autoneural.model.language_model import MASK_VALUE
+from autoneural.model.state import DecoderState
+from autoneural.model.vlm import VLM
+from autoneural.target.numerics import Encoding, quantize_affine
+
+TARGETS = ("float", "cpu", "qdq")
+_EMBEDDING = "language_model.model.embed_tokens"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """`accuracy_level` of MatMulNBits: 0 or 1 keeps fp32 activations, 4 rounds them to int8.
+    `verify` runs each graph once against PyTorch and reports the SQNR."""
+
+    context: int = 1024
+    prefill_width: int = 128
+    accuracy_level: int = 0
+    verify: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """A loaded checkpoint, ready to trace: `model` holds the frozen weights where there are any."""
+
+    folder: Path
+    checkpoint: Checkpoint
+    model: VLM
+    quantization: Quantization | None
+
+
+def build_bundle(
+    checkpoint: str | Path,
+    out: str | Path,
+    targets: Sequence[str] = ("cpu", "qdq"),
+    *,
+    context: int = 1024,
+    prefill_width: int = 128,
+    accuracy_level: int = 0,
+    verify: bool = True,
+    progress: Callable[[str], None] = print,
+) -> Bundle:
+    """Export `checkpoint` to the bundle folder `out`, atomically; an earlier bundle is replaced.
+
+    `progress` gets one line per graph: size, and SQNR against PyTorch (for `qdq` against
+    fake-quant) if `verify`. Raises UserError, one line, for an unknown target, a checkpoint that is
+    not quantised, a context the model cannot hold, or an `out` that is something else.
+    """
+    out = Path(out)
+    options = ExportOptions(
+        context=context,
+        prefill_width=prefill_width,
+        accuracy_level=accuracy_level,
+        verify=verify,
+    )
+    _refuse_foreign(out)
+    source = _load(checkpoint, targets)
+    limit = source.model.config.text.max_position_embeddings
+    if not 0 < prefill_width <= context <= limit:
+        raise UserError(
+            f"context {context}, prefill width {prefill_width}: "
+            f"need 0 < width <= context <= {limit}, the model's positions"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as parent:
+        stage = Path(parent) / out.name
+        stage.mkdir()
+        manifest = _manifest(source, options)
+        for target in targets:
+            manifest["targets"][target] = _export_target(stage, target, source, options, progress)
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(source.folder / name, stage / name)
+        bundle = write_bundle(stage, manifest, publish_to=out)
+    total = sum(entry["bytes"] for entry in bundle.manifest["files"].values())
+    progress(f"{out}: {total / 2**20:.2f} MiB")
+    return bundle
+
+
+def _load(name: str | Path, targets: Sequence[str]) -> _Source:
+    unknown = [target for target in targets if target not in TARGETS]
+    if unknown or not targets:
+        raise UserError(f"targets {', '.join(targets)!r}: choose from {', '.join(TARGETS)}")
+    folder, checkpoint = find_checkpoint(name), load_checkpoint(name)
+    if checkpoint.encodings is None:
+        needy = [target for target in targets if target != "float"]
+        if needy:
+            raise UserError(f"{folder}: target {needy[0]} needs a quantised checkpoint; quantise it")
+        model = VLM(checkpoint.config).eval().requires_grad_(False)
+        load_weights(model, checkpoint.state_dict, folder)
+        return _Source(folder=folder, checkpoint=checkpoint, model=model, quantization=None)
+    return _Source(
+        folder=folder,
+        checkpoint=checkpoint,
+        model=load_quantized(name, activations=False),
+        quantization=load_quantization(checkpoint),
+    )
+
+
+def _export_target(
+    stage: Path,
+    target: str,
+    source: _Source,
+    options: ExportOptions,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    files = {
+        role: WeightFile(stage / target / f"{role}.data") for role in ("vision", "language")
+    }
+    reference = source.model
+    if target == "qdq" and options.verify:
+        reference = load_quantized(source.folder)
+    graphs = []
+    for key in graph_keys(source.model, options.context, options.prefill_width):
+        weights = files["vision" if key.role == "vision" else "language"]
+        path = stage / target / f"{key.name}.onnx"
+        encodings, tensors = _export_one(path, key, target, source, options, weights)
+        line = f"{target}/{key.name}: {path.stat().st_size / 1024:.0f} KiB"
+        if options.verify:
+            line += f", {_describe(_verify(path, key, reference, encodings))}"
+        progress(line)
+        graphs.append({**vars(key), "file": f"{target}/{path.name}", **tensors})
+    for weights in files.values():
+        progress(f"{target}/{weights.path.name}: {weights.path.stat().st_size / 2**20:.2f} MiB")
+    return {
+        "graphs": graphs,
+        "embedding": _write_embedding(stage, target, source),
+        "mask_value": _mask_value(target, source),
+        "precision": _precision(target, source),
+    }
+
+
+def _export_one(
+    path: Path,
+    key: GraphKey,
+    target: str,
+    source: _Source,
+    options: ExportOptions,
+    weights: WeightFile,
+) -> tuple[Mapping[str, Encoding], dict[str, Any]]:
+    """Trace, rewrite for the target, save. Returns encodings of the ends and their manifest."""
+    model = export_graph(build_graph(source.model, key))
+    encodings: Mapping[str, Encoding] = {}
+    if target != "float":
+        assert source.quantization is not None
+        if target == "qdq":
+            encodings = quantize_graph(model, source.quantization)
+        else:
+            pack_graph(model, source.quantization.weights, options.accuracy_level)
+    save_model(model, path, weights)
+    tensors = {
+        "inputs": [_tensor(value, encodings) for value in model.graph.inputs],
+        "outputs": [_tensor(value, encodings) for value in model.graph.outputs],
+    }
+    return encodings, tensors
+
+
+def _tensor(value: ir.Value, encodings: Mapping[str, Encoding]) -> dict[str, Any]:
+    assert value.name is not None and value.shape is not None and value.dtype is not None
+    entry: dict[str, Any] = {
+        "name": value.name,
+        "dtype": "float32" if value.dtype == ir.DataType.FLOAT else value.dtype.name.lower(),
+        "shape": [int(size) for size in value.shape],
+    }
+    encoding = encodings.get(value.name)
+    if encoding is not None:
+        entry |= {"scale": encoding.scale, "zero_point": encoding.zero_point}
+    return entry
+
+
+def _verify(
+    path: Path, key: GraphKey, reference: VLM, encodings: Mapping[str, Encoding]
+) -> Parity:
+    graph = build_graph(reference, key)
+    inputs = sample_inputs(graph, reference.language_model.model.embed_tokens.weight)
+    if encodings:
+        inputs = on_grid(inputs, encodings)
+        got = run_integer(exact_session(path), inputs, encodings)
+        return worst(compare_integer(run_torch(graph, inputs), got, encodings))
+    return worst(compare_float(run_torch(graph, inputs), run_float(path, inputs)))
+
+
+def _describe(parity: Parity) -> str:
+    text = f"SQNR {parity.sqnr_db:.1f} dB"
+    if parity.moved:
+        text += f", {parity.moved:.1%} of integers moved, by {parity.lsb} at most"
+    return f"{text} ({parity.output})"
+
+
+def _write_embedding(stage: Path, target: str, source: _Source) -> dict[str, Any]:
+    table = source.model.language_model.model.embed_tokens.weight.detach().numpy()
+    entry: dict[str, Any] = {"file": f"{target}/embedding.bin", "shape": list(table.shape)}
+    if target == "qdq":
+        assert source.quantization is not None
+        encoding = source.quantization.activations[_EMBEDDING]
+        data = quantize_affine(table, encoding).astype("<u2")
+        entry |= {
+            "dtype": "uint16",
+            "scale": encoding.scale,
+            "zero_point": encoding.zero_point,
+        }
+    else:
+        data = table.astype("<f4")
+        entry["dtype"] = "float32"
+    (stage / entry["file"]).write_bytes(np.ascontiguousarray(data).tobytes())
+    return entry
+
+
+def _mask_value(target: str, source: _Source) -> float:
+    encodings = source.checkpoint.encodings
+    if target == "qdq" and encodings is not None:
+        return float(encodings["mask_value"])
+    return MASK_VALUE
+
+
+def _precision(target: str, source: _Source) -> dict[str, str]:
+    """Bits of most weights and of activations, per part: {"language": "w4a16", ...}."""
+    if target == "float" or source.quantization is None:
+        return dict.fromkeys(("vision", "language", "head"), "w32a32")
+    activation = 16 if target == "qdq" else 32
+    prefixes = {
+        "vision": "vision_encoder.",
+        "language": "language_model.model.layers.",
+        "head": "language_model.lm_head.",
+    }
+    found = {}
+    for part, prefix in prefixes.items():
+        sizes: dict[int, int] = {}
+        for name, weight in source.quantization.weights.items():
+            if name.startswith(prefix):
+                sizes[weight.bits] = sizes.get(weight.bits, 0) + weight.values.size
+        found[part] = f"w{max(sizes, key=lambda bits: sizes[bits])}a{activation}"
+    return found
+
+
+def _manifest(source: _Source, options: ExportOptions) -> dict[str, Any]:
+    config, recipe = source.checkpoint.config, source.checkpoint.recipe
+    resolved = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
+    return {
+        "name": config.name,
+        "created_by": f"autoneural {__version__}",
+        "model": config.to_dict(),
+        "processor": {
+            "image_size": config.vision.image_size,
+            "tokens_per_image": config.vision.num_tokens,
+            "resize": config.resize,
+        },
+        "context": options.context,
+        "targets": {},
+        "state": _state(source.model),
+        "tokenizer": {"file": TOKENIZER_FILES[0], "chat_template": TOKENIZER_FILES[1]},
+        "chips": [],
+        "licences": recipe.get("licences", {}),
+        "metrics": recipe.get("metrics", {}),
+        "recipe": {
+            "sha256": hashlib.sha256(resolved.encode()).hexdigest(),
+            "weights_sha256": weights_hash(source.folder),
+        },
+    }
+
+
+def _state(model: VLM) -> list[dict[str, Any]]:
+    config = model.config.text
+    stems = zip(
+        *(
+            dict.fromkeys(name.removesuffix(".key").removesuffix(".value") for name in names)
+            for names in (DecoderState.past_names(config), DecoderState.present_names(config))
+        ),
+        strict=True,
+    )
+    kinds = ("conv" if kind == "conv" else "attention" for kind in config.layer_types)
+    return [
+        {"layer": layer, "kind": kind, "past": past, "present": present}
+        for layer, (kind, (past, present)) in enumerate(zip(kinds, stems, strict=True))
+    ]
+
+
+def _refuse_foreign(out: Path) -> None:
+    if out.is_file():
+        raise UserError(f"{out}: is a file, a bundle needs a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise UserError(f"{out}: holds something else, not a bundle; choose another folder")

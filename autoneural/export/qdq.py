@@ -1,0 +1,141 @@
+"""Float graph + encodings -> the integer graph an NPU compiles, and the weight-only CPU graph.
+
+    quantize_graph    every value in 8 or 16 bit QuantizeLinear/DequantizeLinear, weights INT4/INT8,
+                      biases int32, norms int16, integer inputs and outputs
+    pack_graph        fp32 activations; decoder linears as MatMulNBits, convolutions int8
+
+An encoding belongs to a module: the node that ends the module's arithmetic produces it. A node
+that only moves data takes its input's encoding. Any other node without one is an error, because
+an NPU would refuse it or guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from autoneural.checkpoint import Checkpoint
+from autoneural.compress.quantize import IntegerWeight, integer_weights
+from autoneural.errors import UserError
+from autoneural.export.graphs import INPUT_MODULES
+from autoneural.export.onnx import module_of
+from autoneural.export.passes.insert_qdq import InsertQDQ
+from autoneural.export.passes.integer_weights import IntegerWeights
+from autoneural.export.passes.pack_matmul_nbits import PackMatMulNBits
+from autoneural.target.numerics import Encoding
+
+# These move values or drop some, so the encoding of their input holds for them.
+_MOVES = frozenset(
+    "Reshape Transpose Slice Split Expand Pad Squeeze Unsqueeze Identity Flatten Gather MaxPool "
+    "DepthToSpace SpaceToDepth".split()
+)
+# And these do where no module says otherwise: a mean stays inside the range of its terms.
+_INHERITS = frozenset(("AveragePool", "GlobalAveragePool", "Resize", "Concat"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """What compression froze: encodings by module path, integers by parameter name."""
+
+    activations: Mapping[str, Encoding]
+    weights: Mapping[str, IntegerWeight]
+
+
+def load_quantization(checkpoint: Checkpoint) -> Quantization:
+    """What a quantised checkpoint froze. Raises UserError when it is not quantised."""
+    weights = integer_weights(checkpoint)
+    assert checkpoint.encodings is not None
+    activations = {k: Encoding(**v) for k, v in checkpoint.encodings["activations"].items()}
+    tied = weights.get("language_model.model.embed_tokens.weight")
+    if tied is not None:
+        weights.setdefault("language_model.lm_head.weight", tied)
+    return Quantization(activations=activations, weights=weights)
+
+
+def quantize_graph(model: ir.Model, quantization: Quantization) -> dict[str, Encoding]:
+    """Rewrite `model` in place; returns the encodings of its inputs and outputs by name.
+
+    Raises UserError naming the first layer that has no encoding or no frozen weight.
+    """
+    encodings = resolve_encodings(model.graph, quantization.activations)
+    ends = [str(v.name) for v in (*model.graph.inputs, *model.graph.outputs)]
+    try:
+        IntegerWeights(quantization.weights, encodings)(model)
+        InsertQDQ(encodings)(model)
+    except KeyError as error:
+        raise UserError(f"{model.graph.name}: {error.args[0]}") from error
+    return {name: encodings[name] for name in ends}
+
+
+def pack_graph(
+    model: ir.Model, weights: Mapping[str, IntegerWeight], accuracy_level: int = 0
+) -> None:
+    """Rewrite `model` in place with the checkpoint's integers as weights, fp32 otherwise."""
+    try:
+        PackMatMulNBits(weights, accuracy_level)(model)
+        IntegerWeights(weights, None)(model)
+    except KeyError as error:
+        raise UserError(f"{model.graph.name}: {error.args[0]}") from error
+
+
+def resolve_encodings(
+    graph: ir.Graph, activations: Mapping[str, Encoding]
+) -> dict[str, Encoding]:
+    """Value name -> encoding, for every float graph input and node output."""
+    found: dict[str, Encoding] = {}
+    for value in graph.inputs:
+        if value.dtype == ir.DataType.FLOAT:
+            found[str(value.name)] = _input_encoding(graph, value, activations)
+    for node in graph:
+        floats = [v for v in node.outputs if v.dtype == ir.DataType.FLOAT]
+        if floats:
+            encoding = _node_encoding(graph, node, found, activations)
+            found.update({str(value.name): encoding for value in floats})
+    return found
+
+
+def _input_encoding(
+    graph: ir.Graph, value: ir.Value, activations: Mapping[str, Encoding]
+) -> Encoding:
+    """Its own module's, or that of the concatenation which a state input enters."""
+    module = INPUT_MODULES.get(str(value.name))
+    if module in activations:
+        return activations[module]
+    for reader, _ in value.uses():
+        if reader.op_type == "Concat" and module_of(reader) in activations:
+            return activations[module_of(reader)]
+    raise UserError(f"{graph.name}: no encoding for the input {value.name}")
+
+
+def _node_encoding(
+    graph: ir.Graph,
+    node: ir.Node,
+    found: Mapping[str, Encoding],
+    activations: Mapping[str, Encoding],
+) -> Encoding:
+    module = module_of(node)
+    if node.op_type not in _MOVES and module in activations and not _feeds_own_module(node):
+        return activations[module]
+    inputs = {found[str(v.name)] for v in node.inputs if v is not None and str(v.name) in found}
+    if (node.op_type in _MOVES or node.op_type in _INHERITS) and len(inputs) == 1:
+        return inputs.pop()
+    where = module or "a node outside every named module"
+    raise UserError(
+        f"{graph.name}: {where}: {node.op_type} ({node.name}) has no encoding; "
+        "calibrate it, or make it a named module of its own"
+    )
+
+
+def _feeds_own_module(node: ir.Node) -> bool:
+    """Whether another range-making node of the same module reads this one's result."""
+    module, pending = module_of(node), list(node.outputs)
+    while pending:
+        for reader, _ in pending.pop().uses():
+            if module_of(reader) != module:
+                continue
+            if reader.op_type not in _MOVES:
+                return True
+            pending.extend(reader.outputs)
+    return False

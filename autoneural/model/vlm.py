@@ -1,0 +1,143 @@
+"""The whole vision-language model, its reference generation and its costs.
+
+    pixels -> vision_encoder -> projector --+
+    input_ids -> embed_tokens --------------+-> language_model -> logits
+
+Visual tokens fill, in order, the positions whose id is the image token; any number of images,
+anywhere. This is the one implementation: training, export and the reference all run it.
+Shape suffixes: see `layers.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from autoneural.config import ModelConfig
+from autoneural.model.language_model import LanguageModel
+from autoneural.model.layers import MatMul
+from autoneural.model.projector import Projector
+from autoneural.model.state import DecoderState
+from autoneural.model.vision_encoder import build_vision_encoder
+
+
+class VLM(nn.Module):
+    """A model of `config`, randomly initialised; children vision_encoder, projector,
+    language_model. Under `torch.device("meta")` it costs no memory."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vision_encoder = build_vision_encoder(config.vision)
+        self.projector = Projector(
+            config.vision.out_channels, config.projector.hidden_size, config.text.hidden_size
+        )
+        self.language_model = LanguageModel(config.text)
+
+    def image_features(self, pixels_BCHW: Tensor) -> Tensor:
+        """[B,3,S,S], float in [0,1] or uint8 -> visual tokens [B,N,D] as the decoder reads them."""
+        if pixels_BCHW.dtype == torch.uint8:
+            pixels_BCHW = pixels_BCHW.to(self.projector.linear_1.weight.dtype) / 255
+        pixels_BCHW = pixels_BCHW.contiguous(memory_format=torch.channels_last)
+        return self.projector(self.vision_encoder(pixels_BCHW))
+
+    def embed(
+        self, input_ids_BT: Tensor, pixels_BCHW: Tensor | None, image_token_id: int
+    ) -> Tensor:
+        """Token embeddings [B,T,D] with visual tokens in the image positions.
+
+        Raises ValueError when the image positions are not as many as the visual tokens.
+        """
+        embeds_BTD = self.language_model.model.embed_tokens(input_ids_BT)
+        is_image_BT = input_ids_BT == image_token_id
+        per_image = self.config.vision.num_tokens
+        images = 0 if pixels_BCHW is None else pixels_BCHW.shape[0]
+        positions = int(is_image_BT.sum())
+        if positions != images * per_image:
+            raise ValueError(
+                f"{positions} image token positions for {images} images of {per_image} tokens: "
+                f"expected {images * per_image}"
+            )
+        if pixels_BCHW is None or images == 0:
+            return embeds_BTD
+        features_BND = self.image_features(pixels_BCHW).to(embeds_BTD.dtype)
+        mask_BT1 = is_image_BT[..., None].expand_as(embeds_BTD)
+        return embeds_BTD.masked_scatter(mask_BT1, features_BND)
+
+    def hidden_states(
+        self, input_ids_BT: Tensor, pixels_BCHW: Tensor | None, image_token_id: int
+    ) -> Tensor:
+        """[B,T,D] before the head: for a loss that wants logits at a few positions only."""
+        return self.language_model(self.embed(input_ids_BT, pixels_BCHW, image_token_id))
+
+    def forward(
+        self, input_ids_BT: Tensor, pixels_BCHW: Tensor | None, image_token_id: int
+    ) -> Tensor:
+        """Logits [B,T,V] of whole sequences, padded on the right."""
+        hidden_BTD = self.hidden_states(input_ids_BT, pixels_BCHW, image_token_id)
+        return self.language_model.lm_head(hidden_BTD)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        input_ids_T: Tensor,
+        pixels_BCHW: Tensor | None,
+        *,
+        image_token_id: int,
+        eos_id: int,
+        max_new_tokens: int = 64,
+    ) -> list[int]:
+        """Greedy reference for one conversation: the new ids, without the closing `eos_id`."""
+        model = self.language_model
+        embeds_BTD = self.embed(input_ids_T.reshape(1, -1), pixels_BCHW, image_token_id)
+        length = embeds_BTD.shape[1]
+        state = DecoderState.zeros(
+            self.config.text,
+            1,
+            length + max_new_tokens,
+            dtype=embeds_BTD.dtype,
+            device=embeds_BTD.device,
+        )
+        hidden_BTD = model.extend(embeds_BTD, state, 0, length)
+        tokens: list[int] = []
+        while len(tokens) < max_new_tokens:
+            token_B = model.lm_head(hidden_BTD[:, -1]).argmax(-1)
+            if int(token_B) == eos_id:
+                break
+            embed_BTD = model.model.embed_tokens(token_B)[:, None]
+            hidden_BTD = model.extend(embed_BTD, state, length + len(tokens), 1)
+            tokens.append(int(token_B))
+        return tokens
+
+
+def num_parameters(module: nn.Module) -> int:
+    """Parameters of a module, a tied matrix counted once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def macs(module: nn.Module, *inputs: Tensor) -> int:
+    """Multiply-accumulates of the convolutions, linears and matmuls in `module(*inputs)`."""
+    with _count_macs(module) as counts, torch.no_grad():
+        module(*inputs)
+    return sum(counts)
+
+
+@contextmanager
+def _count_macs(module: nn.Module) -> Iterator[list[int]]:
+    counts: list[int] = []
+
+    def hook(child: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(child, MatMul):
+            counts.append(output.numel() * args[0].shape[-1])
+        elif isinstance(child, nn.Linear | nn.Conv1d | nn.Conv2d):
+            counts.append(output.numel() * child.weight[0].numel())
+
+    handles = [child.register_forward_hook(hook) for child in module.modules()]
+    try:
+        yield counts
+    finally:
+        for handle in handles:
+            handle.remove()

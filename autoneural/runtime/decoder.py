@@ -1,0 +1,108 @@
+"""Steps the decoder graphs over a sequence: masks, rotary tables, padding, state.
+
+rows    [n, H] in the encoding of inputs_embeds, n >= 1
+chunk   the first n of S rows are real; row r sees the committed past and rows 0..r
+answer  logits [V] after the last row, real numbers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from autoneural.bundle import Bundle
+from autoneural.config import TextConfig
+from autoneural.runtime.session import Arrays, GraphSession, TargetSessions, decode, encode
+from autoneural.runtime.state import DecoderState
+
+
+class Decoder:
+    """The language model of one target with the state of one sequence."""
+
+    def __init__(self, bundle: Bundle, sessions: TargetSessions) -> None:
+        self._sessions = sessions
+        self._layers = bundle.state
+        graph = sessions.decoders[0]
+        self.context = min(session.spec.context for session in sessions.decoders)
+        cos, sin = rope_tables(bundle.model.text, self.context)
+        self._cos = encode(cos, graph.inputs["cos"])
+        self._sin = encode(sin, graph.inputs["sin"])
+        open_and_closed = np.array([0.0, sessions.target.mask_value], np.float32)
+        self._open, self._closed = encode(open_and_closed, graph.inputs["mask"])
+        self.reset()
+
+    @property
+    def position(self) -> int:
+        """Number of committed tokens."""
+        return self._state.position
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._state = DecoderState(self._layers, self._sessions.decoders[0])
+
+    def rewind(self, keys: Sequence[Hashable]) -> int:
+        """Keep what is shared with `keys`; returns how many of them are already committed."""
+        return self._state.rewind(keys)
+
+    def mark(self) -> None:
+        """Make the present position one that `rewind` can return to."""
+        self._state.mark()
+
+    def chunk_size(self, tokens: int) -> int:
+        """How many of `tokens` pending rows the next `step` takes at most."""
+        return min(tokens, self._sessions.decoder_for(tokens).spec.width)
+
+    def step(self, rows: np.ndarray, keys: Sequence[Hashable]) -> np.ndarray:
+        """Commit `rows`, at most `chunk_size(len(rows))`; returns the last hidden state [1, 1, H].
+
+        `keys` say what the rows are, for `rewind`.
+        """
+        session = self._sessions.decoder_for(len(rows))
+        outputs = session.run(self._feeds(session, rows))
+        last = len(rows) - 1
+        hidden = outputs["hidden_states"][:, last : last + 1]
+        self._state.commit(outputs, keys)
+        return hidden
+
+    def logits(self, hidden: np.ndarray) -> np.ndarray:
+        """Logits [V], float32, of a hidden state [1, 1, H]."""
+        head = self._sessions.head
+        return decode(head.run({"hidden_states": hidden})["logits"], head.outputs["logits"])[0, 0]
+
+    def _feeds(self, session: GraphSession, rows: np.ndarray) -> Arrays:
+        width, n, start = session.spec.width, len(rows), self.position
+        spec = session.inputs["inputs_embeds"]
+        embeds = np.full(spec.shape, spec.zero_point, spec.dtype)
+        embeds[0, :n] = rows
+        # Padded rows may lie beyond the table; what they compute is thrown away.
+        places = np.minimum(np.arange(start, start + width), self.context - 1)
+        return {
+            "inputs_embeds": embeds,
+            "cos": self._cos[places][None, None],
+            "sin": self._sin[places][None, None],
+            "mask": self._mask(width, session.spec.context),
+            **self._state.feeds(),
+        }
+
+    def _mask(self, width: int, context: int) -> np.ndarray:
+        """[1, 1, S, C+S]: the committed past and, among the new rows, the earlier ones and itself.
+
+        Padded rows come last, so no real row sees them.
+        """
+        mask = np.full((1, 1, width, context + width), self._closed)
+        mask[..., : self.position] = self._open
+        mask[0, 0, :, context:][np.tri(width, dtype=bool)] = self._open
+        return mask
+
+
+def rope_tables(text: TextConfig, positions: int) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin, float32 [positions, head_dim], with rotate-half's sign folded into sin:
+
+    rope(x) = x * cos + swap_halves(x) * sin
+    """
+    exponents = np.arange(0, text.head_dim, 2, dtype=np.float32) / np.float32(text.head_dim)
+    wavelengths = np.power(np.float32(text.rope_theta), exponents)
+    angles = np.arange(positions, dtype=np.float32)[:, None] / wavelengths
+    cos, sin = np.cos(angles), np.sin(angles)
+    return np.concatenate([cos, cos], axis=1), np.concatenate([-sin, sin], axis=1)

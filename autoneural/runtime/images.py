@@ -1,0 +1,55 @@
+"""Pictures -> features, once per picture: a bounded cache keyed by the content of the pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoneural.runtime.session import GraphSession, encode
+
+CACHED_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """Features of each picture [N, H] (integers for integer graphs), their hashes, and the cost."""
+
+    features: list[np.ndarray]
+    digests: list[bytes]
+    encoded: int
+    ms: float
+
+
+class ImageEncoder:
+    """Runs the vision graph. The key is a hash of pixels: a path may show another picture later."""
+
+    def __init__(self, session: GraphSession, capacity: int = CACHED_IMAGES) -> None:
+        self._session = session
+        self._spec = session.inputs["pixel_values"]
+        self._capacity = capacity
+        self._cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
+
+    def __call__(self, pixel_values: np.ndarray) -> EncodedImages:
+        """Features of uint8 pictures [N, 3, S, S]."""
+        start, encoded = time.perf_counter(), 0
+        digests = [hashlib.sha256(pixels.tobytes()).digest() for pixels in pixel_values]
+        features = []
+        for digest, pixels in zip(digests, pixel_values, strict=True):
+            encoded += digest not in self._cache
+            features.append(self._features(digest, pixels))
+        return EncodedImages(features, digests, encoded, (time.perf_counter() - start) * 1e3)
+
+    def _features(self, digest: bytes, pixels: np.ndarray) -> np.ndarray:
+        if digest not in self._cache:
+            real = pixels[None].astype(np.float32) / np.float32(255)
+            outputs = self._session.run({"pixel_values": encode(real, self._spec)})
+            self._cache[digest] = outputs["image_features"][0]
+        self._cache.move_to_end(digest)
+        features = self._cache[digest]
+        while len(self._cache) > self._capacity:
+            self._cache.popitem(last=False)
+        return features

@@ -1,0 +1,94 @@
+"""Logits -> next token. The filters and their order are those of transformers and vLLM:
+
+repetition penalty -> (greedy: argmax) -> temperature -> top-k -> top-p -> min-p -> draw
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoneural.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen. Temperature 0, the default, is greedy; seed None is random.
+
+    `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 switch the respective filter off.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.temperature < float("inf"), "temperature", self.temperature, "0 or more")
+        _require(self.top_k >= 0, "top_k", self.top_k, "0 (off) or more")
+        _require(0 < self.top_p <= 1, "top_p", self.top_p, "in (0, 1]")
+        _require(0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
+        penalty = self.repetition_penalty
+        _require(0 < penalty < float("inf"), "repetition_penalty", penalty, "above 0")
+        _require(self.seed is None or self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+def _require(condition: bool, name: str, value: object, wanted: str) -> None:
+    if not condition:
+        raise UserError(f"{name}: {value} is not {wanted}")
+
+
+class Sampler:
+    """Chooses tokens for one answer; remembers what was said (prompt included) for the penalty."""
+
+    def __init__(self, sampling: Sampling, prompt: Iterable[int] = ()) -> None:
+        self._sampling = sampling
+        self._random = np.random.default_rng(sampling.seed)
+        self._seen = set(prompt)
+
+    def sample(self, logits: np.ndarray) -> int:
+        """The next token for logits [V]; it counts as said from now on."""
+        penalised = penalise(logits, self._seen, self._sampling.repetition_penalty)
+        if self._sampling.temperature == 0:
+            token = int(penalised.argmax())
+        else:
+            chances = probabilities(penalised, self._sampling)
+            token = int(self._random.choice(len(chances), p=chances))
+        self._seen.add(token)
+        return token
+
+
+def penalise(logits: np.ndarray, seen: Iterable[int], penalty: float) -> np.ndarray:
+    """Logits of seen tokens divided by `penalty` where positive, multiplied where negative."""
+    if penalty == 1.0:
+        return logits
+    ids = np.fromiter((i for i in seen if i < len(logits)), dtype=np.int64)
+    out = logits.astype(np.float64)
+    out[ids] = np.where(out[ids] > 0, out[ids] / penalty, out[ids] * penalty)
+    return out
+
+
+def probabilities(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """The distribution that is drawn from, float64 [V]; filtered tokens have probability 0.
+
+    Ties at a border go to the smaller token id, so every filter keeps an exact number of tokens.
+    """
+    order = np.argsort(-logits, kind="stable")
+    scaled = logits[order].astype(np.float64) / sampling.temperature
+    if sampling.top_k:
+        scaled = scaled[: sampling.top_k]
+    chances = np.exp(scaled - scaled[0])
+    chances /= chances.sum()
+    before = np.cumsum(chances) - chances
+    # The first token stays even where rounding says otherwise.
+    kept = before < sampling.top_p
+    kept[0] = True
+    chances = chances[kept]
+    chances = chances[chances >= sampling.min_p * chances[0]]
+    out = np.zeros(len(logits))
+    out[order[: len(chances)]] = chances / chances.sum()
+    return out

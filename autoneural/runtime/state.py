@@ -1,0 +1,100 @@
+"""What the decoder remembers between steps, laid out as the manifest says.
+
+A decoder graph of width S sees the state at position p and returns, whatever the rows mean,
+
+    conv layers       conv_window [1, H, L-1+S] = concat(past_conv, new columns)
+    attention layers  the S new key/value rows  [1, kv, S, d]
+
+and the host keeps the first n of the S rows (n < S: a padded chunk, or rejected drafts):
+
+    past_conv                       <- conv_window[:, :, n : n+L-1]
+    past_key_values[:, :, p : p+n]  <- rows[:, :, :n]
+
+Key/value rows stay where they are; convolution columns are small and copied. So a mark (position +
+convolution columns) is all it takes to go back there later and reuse a common prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoneural.manifest import LayerState
+from autoneural.runtime.session import Arrays, GraphSession, state_tensors
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place to return to: `position` committed tokens, and the conv columns there."""
+
+    position: int
+    conv: Arrays
+
+
+class DecoderState:
+    """State of one sequence. `keys` says what each committed position holds (token or picture)."""
+
+    def __init__(self, layers: Sequence[LayerState], graph: GraphSession) -> None:
+        names = {
+            kind: [
+                pair
+                for layer in layers
+                if layer.kind == kind
+                for pair in state_tensors(layer.kind, layer.past, layer.present)
+            ]
+            for kind in ("conv", "attention")
+        }
+        self._conv_names, self._kv_names = names["conv"], names["attention"]
+        zeros = {
+            past: np.full(spec.shape, spec.zero_point, spec.dtype)
+            for past, _ in self._conv_names + self._kv_names
+            for spec in (graph.inputs[past],)
+        }
+        self._rows = {past: zeros[past] for past, _ in self._kv_names}
+        self._marks = [Mark(0, {past: zeros[past] for past, _ in self._conv_names})]
+        self._now = self._marks[0]
+        self._keys: list[Hashable] = []
+
+    @property
+    def position(self) -> int:
+        """Number of committed tokens."""
+        return self._now.position
+
+    def feeds(self) -> Arrays:
+        """The state inputs of a decoder graph. Rows at and beyond `position` are to be masked."""
+        return {**self._now.conv, **self._rows}
+
+    def commit(self, outputs: Arrays, keys: Sequence[Hashable]) -> None:
+        """Keep the first len(keys) rows of a graph's outputs."""
+        start, n = self.position, len(keys)
+        conv = {}
+        for past, present in self._conv_names:
+            width = self._now.conv[past].shape[2]
+            conv[past] = np.ascontiguousarray(outputs[present][:, :, n : n + width])
+        for past, present in self._kv_names:
+            self._rows[past][:, :, start : start + n] = outputs[present][:, :, :n]
+        self._keys[start:] = keys
+        # One assignment: an interrupt before it leaves the old state, since rows beyond its
+        # position and keys beyond it are never read.
+        self._now = Mark(start + n, conv)
+
+    def mark(self) -> None:
+        """Remember this position, so that `rewind` can return to it."""
+        if self._marks[-1].position < self.position:
+            self._marks.append(self._now)
+
+    def rewind(self, keys: Sequence[Hashable]) -> int:
+        """Go to the last known position whose tokens all agree with `keys`; returns it.
+
+        At least one key stays beyond it: logits need a row to come from.
+        """
+        common = 0
+        limit = min(self.position, len(keys) - 1)
+        while common < limit and self._keys[common] == keys[common]:
+            common += 1
+        known = [*self._marks, self._now]
+        self._now = max((m for m in known if m.position <= common), key=lambda m: m.position)
+        self._marks = [m for m in self._marks if m.position <= common]
+        return self._now.position

@@ -1,0 +1,94 @@
+"""`autoneural show`: the facts of a bundle or a checkpoint, without loading its weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from autoneural.bundle import Bundle
+from autoneural.config import ModelConfig
+from autoneural.errors import UserError
+
+
+def facts(name: str) -> dict[str, Any]:
+    """JSON-ready facts of the bundle or checkpoint called `name` (a folder or a known name).
+
+    A name that is both, as `cockpit-tiny` in a clone, is the bundle; a path is never ambiguous.
+    """
+    if (Path(name) / "config.json").is_file():
+        return _checkpoint(name)
+    try:
+        return _bundle(Bundle.load(name))
+    except UserError:
+        if Path(name).is_dir() or not _in_clone(name):
+            raise
+        return _checkpoint(name)
+
+
+def _in_clone(name: str) -> bool:
+    return (Path(__file__).resolve().parent.parent / "models" / Path(name).name).is_dir()
+
+
+def _bundle(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest
+    sizes = {name: entry["bytes"] for name, entry in manifest["files"].items()}
+    targets = {
+        name: {
+            "graphs": [f"{g.role} x{g.width}" for g in target.graphs],
+            "precision": dict(target.precision),
+            "megabytes": _mega(sum(b for f, b in sizes.items() if f.startswith(f"{name}/"))),
+        }
+        for name, target in bundle.targets.items()
+    }
+    return {
+        "kind": "bundle",
+        "folder": str(bundle.folder),
+        "name": bundle.name,
+        "created_by": manifest.get("created_by"),
+        "context": bundle.context,
+        "image": f"{bundle.processor.image_size} px, {bundle.processor.tokens_per_image} tokens",
+        "targets": targets,
+        "chips": manifest.get("chips", []),
+        "licences": manifest.get("licences", {}),
+        "metrics": manifest.get("metrics", {}),
+        "megabytes": _mega(sum(sizes.values())),
+    }
+
+
+def _checkpoint(name: str) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    from autoneural.checkpoint import ENCODINGS, RECIPE, WEIGHTS, find_checkpoint
+
+    folder = find_checkpoint(name)
+    try:
+        config = ModelConfig.from_dict(json.loads((folder / "config.json").read_text("utf-8")))
+        with safe_open(folder / WEIGHTS, framework="np") as file:
+            tensors = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+            values = {key: math.prod(t.get_shape()) for key, t in tensors.items()}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder}: not a readable checkpoint ({error})") from error
+    recipe = folder / RECIPE
+    return {
+        "kind": "checkpoint",
+        "folder": str(folder),
+        "name": config.name,
+        "parts": {part: _under(values, part) for part in sorted({k.split(".")[0] for k in values})},
+        "stored values": sum(values.values()),
+        "quantised": (folder / ENCODINGS).is_file(),
+        "image": f"{config.vision.image_size} px, {config.vision.num_tokens} tokens",
+        "layers": list(config.text.layer_types),
+        "vocabulary": config.text.vocab_size,
+        "recipe": json.loads(recipe.read_text("utf-8")) if recipe.is_file() else {},
+        "megabytes": _mega((folder / WEIGHTS).stat().st_size),
+    }
+
+
+def _under(values: dict[str, int], part: str) -> int:
+    return sum(count for key, count in values.items() if key.startswith(f"{part}."))
+
+
+def _mega(size: int) -> float:
+    return round(size / 1e6, 2)

@@ -1,0 +1,91 @@
+"""What a stage minimises. The trainer knows only this protocol, so that quantisation-aware training
+and distillation can bring objectives of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from autoneural.data.loader import Batch
+from autoneural.model.vlm import VLM
+from autoneural.train.loss import (
+    IGNORE,
+    attribute_loss,
+    language_loss,
+    token_weights,
+)
+from autoneural.train.vision_heads import AttributeHeads, RunningAccuracy
+
+
+class Objective(Protocol):
+    """Loss of a batch as a sum, its normaliser, and what to show beside it."""
+
+    modules: nn.ModuleDict
+    """Modules that train along and are thrown away after the stage."""
+    buffers: dict[str, Tensor]
+    """Other tensors that an exact resume needs."""
+    attributes: Mapping[str, tuple[str, ...]] | None
+    """Attribute vocabulary asked of the loader."""
+
+    def normaliser(self, batch: Batch) -> Tensor: ...
+
+    def loss(self, model: VLM, batch: Batch) -> Tensor: ...
+
+    def figures(self) -> dict[str, Any]: ...
+
+
+class LanguageObjective:
+    """Next-token loss over the assistant's tokens."""
+
+    def __init__(self, image_token_id: int) -> None:
+        self.modules = nn.ModuleDict()
+        self.buffers: dict[str, Tensor] = {}
+        self.attributes = None
+        self._image_token_id = image_token_id
+
+    def normaliser(self, batch: Batch) -> Tensor:
+        return token_weights(batch.labels).sum()
+
+    def loss(self, model: VLM, batch: Batch) -> Tensor:
+        hidden_BTD = model.hidden_states(batch.input_ids, batch.pixel_values, self._image_token_id)
+        weights_BT = token_weights(batch.labels)
+        keep_BT = weights_BT > 0
+        logits_KV = model.language_model.lm_head(hidden_BTD[:, :-1][keep_BT])
+        return language_loss(logits_KV, batch.labels[:, 1:][keep_BT], weights_BT[keep_BT])
+
+    def figures(self) -> dict[str, Any]:
+        return {}
+
+
+class VisionObjective:
+    """Cross-entropy of every attribute of every picture, read off the encoder by heads."""
+
+    def __init__(
+        self, vocabulary: Mapping[str, tuple[str, ...]], channels: int, tokens: int
+    ) -> None:
+        classes = [len(values) for values in vocabulary.values()]
+        self.attributes = vocabulary
+        self.modules = nn.ModuleDict({"heads": AttributeHeads(classes, channels, tokens)})
+        self._accuracy = RunningAccuracy(tuple(vocabulary))
+        self.buffers = {"accuracy": self._accuracy.counts}
+
+    def normaliser(self, batch: Batch) -> Tensor:
+        return (_targets(batch) != IGNORE).sum()
+
+    def loss(self, model: VLM, batch: Batch) -> Tensor:
+        targets_BA = _targets(batch)
+        pixels = batch.pixel_values.float().div(255).contiguous(memory_format=torch.channels_last)
+        logits_BAK = self.modules["heads"](model.vision_encoder(pixels))
+        self._accuracy.update(logits_BAK, targets_BA)
+        return attribute_loss(logits_BAK, targets_BA)
+
+    def figures(self) -> dict[str, Any]:
+        return {"accuracy": self._accuracy.read()}
+
+
+def _targets(batch: Batch) -> Tensor:
+    return torch.stack(list(batch.targets.values()), dim=1)

@@ -1,0 +1,101 @@
+"""The forms in which a stage can read one set of rows.
+
+    chat     as stored: pictures, questions, answers
+    caption  picture -> description
+    text     the description instead of the picture, then the same questions and answers
+
+The last two need rows with one picture and its `attributes`, and a `describe` function that turns
+(task, attributes) into text. Rows are made when they are read; nothing is copied.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+from zlib import crc32
+
+from autoneural.data.cockpit.rows import DESCRIBE
+from autoneural.data.dataset import Row, Source
+from autoneural.data.messages import image_parts, normalise_messages
+from autoneural.errors import UserError
+
+Form = Literal["chat", "caption", "text"]
+Describe = Callable[[str, dict[str, str]], str]
+FORMS: tuple[Form, ...] = ("chat", "caption", "text")
+
+
+class DerivedRows(Sequence[Row]):
+    """The rows of `source` numbered `indices`, in another form."""
+
+    def __init__(
+        self, rows: Sequence[Row], indices: Sequence[int], form: Form, describe: Describe
+    ) -> None:
+        self._rows, self._indices, self._form, self._describe = rows, indices, form, describe
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        row = self._rows[self._indices[index]]
+        if self._form == "chat":
+            return row
+        messages = normalise_messages(row["messages"])
+        text = describe_row(row, self._describe)
+        if self._form == "caption":
+            described = caption_messages(row, messages, text)
+            return {**row, "messages": described, "kinds": ["caption"]}
+        return {**row, "messages": text_messages(messages, text), "attributes": None}
+
+
+def derive_source(
+    source: Source, form: Form, describe: Describe, tasks: Sequence[str] = ()
+) -> Source:
+    """`source` in another form, only the rows of `tasks` (all when empty).
+
+    Rows without attributes have no description and are left out of `caption` and `text`.
+    Raises UserError when nothing is left.
+    """
+    if form not in FORMS:
+        raise UserError(f"source {source.name}: form {form!r} is not one of {', '.join(FORMS)}")
+    indices = [index for index in range(len(source.rows)) if _fits(source.rows[index], form, tasks)]
+    if not indices:
+        wanted = f" of {', '.join(tasks)}" if tasks else ""
+        raise UserError(f"source {source.name}: no rows{wanted} in the form {form}")
+    return Source(source.name, DerivedRows(source.rows, indices, form, describe), source.root)
+
+
+def describe_row(row: Row, describe: Describe) -> str:
+    """The description of a row's picture, from its attributes alone."""
+    attributes = {name.split(".", 1)[1]: value for name, value in row["attributes"].items()}
+    return describe(str(row["task"]), attributes)
+
+
+def caption_messages(row: Row, messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """Ask for a description of the row's picture and give it."""
+    image = next(image_parts(messages))
+    prompt = random.Random(crc32(str(row.get("id")).encode())).choice(DESCRIBE)
+    return [
+        {"role": "user", "content": [image, {"type": "text", "text": prompt}]},
+        {"role": "assistant", "content": [{"type": "text", "text": text}]},
+    ]
+
+
+def text_messages(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """The conversation with the description in the place of the picture."""
+    described = {"type": "text", "text": f"{text}\n"}
+    return [
+        {
+            **message,
+            "content": [
+                dict(described) if part["type"] == "image" else part for part in message["content"]
+            ],
+        }
+        for message in messages
+    ]
+
+
+def _fits(row: Mapping[str, Any], form: Form, tasks: Sequence[str]) -> bool:
+    if tasks and row.get("task") not in tasks:
+        return False
+    return form == "chat" or bool(row.get("attributes"))

@@ -1,0 +1,364 @@
+"""The one training loop: every stage, every objective, CPU or CUDA, resumable to the bit.
+
+    for stage:  freeze -> optimiser -> [ batches -> loss -> backward ]*accumulate -> clip -> step
+    state in RUN/ every few minutes and on Ctrl-C; losses in RUN/metrics.jsonl
+
+A step's arithmetic depends only on the weights, the optimiser's moments, the seed and the position;
+all are saved, so a run that was killed repeats the losses it would have had.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from autoneural.checkpoint import load_weights
+from autoneural.data.dataset import Mixture, Source
+from autoneural.data.loader import Batch, BatchStream, Jitter
+from autoneural.data.processor import Processor
+from autoneural.errors import UserError
+from autoneural.model.vlm import VLM
+from autoneural.train.curriculum import (
+    Stage,
+    check_mixture,
+    describe_trainable,
+    select_trainable,
+)
+from autoneural.train.device import (
+    Precision,
+    autocast,
+    compile_parts,
+    pick_device,
+    pick_precision,
+)
+from autoneural.train.objectives import LanguageObjective, Objective, VisionObjective
+from autoneural.train.optim import (
+    AverageWeights,
+    build_optimizer,
+    load_optimizer_tensors,
+    lr_factor,
+    optimizer_tensors,
+    set_lr,
+)
+from autoneural.train.progress import MetricsLog, Reporter, say
+from autoneural.train.state import Position, load_state, save_state
+from autoneural.train.vision_heads import attribute_vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How to run, as opposed to what: nothing here is part of the recipe.
+
+    `minutes` ends a slice after that wall-clock time, to be resumed by the same call.
+    """
+
+    device: str = "auto"
+    precision: Precision = "auto"
+    minutes: float | None = None
+    save_minutes: float = 3.0
+    log_every: int = 20
+    workers: int = 1
+    max_length: int = 1024
+    compile: bool = False
+    """Fuse with torch.compile (needs a C++ compiler): faster, but a resumed run may compile other
+    kernels than the one it continues, so losses then agree closely instead of to the bit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a call of `Trainer.run` ended. `results` holds loss and figures per finished stage."""
+
+    finished: bool
+    reason: Literal["finished", "minutes", "signal"]
+    results: dict[str, dict[str, Any]]
+
+
+@dataclass(kw_only=True)
+class _Running:
+    """The live objects of one stage."""
+
+    stage: Stage
+    objective: Objective
+    parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.AdamW
+    average: AverageWeights | None
+
+
+class Trainer:
+    """Trains `model` through `stages`, keeping its state in the folder `run`.
+
+    Constructing it on a folder with a state picks up there; `run()` goes on until the last stage
+    is done, the minutes are up, or Ctrl-C. `objective` replaces the language objective (it gets the
+    stage); `on_stage_end` is called with the stage's name when its weights are final.
+    """
+
+    def __init__(
+        self,
+        model: VLM,
+        processor: Processor,
+        sources: Mapping[str, Source],
+        stages: Sequence[Stage],
+        run: str | Path,
+        *,
+        seed: int = 0,
+        options: RunOptions | None = None,
+        objective: Callable[[Stage], Objective] | None = None,
+        on_stage_end: Callable[[str], None] | None = None,
+    ) -> None:
+        self.options = options or RunOptions()
+        self.device = pick_device(self.options.device)
+        self.precision = pick_precision(self.options.precision, self.device)
+        self.stages, self.seed, self.folder = tuple(stages), seed, Path(run)
+        self._processor, self._sources = processor, sources
+        self._objective, self._on_stage_end = objective, on_stage_end
+        for stage in self.stages:
+            check_mixture(stage, sources)
+            select_trainable(model, stage)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        saved = load_state(self.folder)
+        self.position = saved[0] if saved else Position()
+        self._saved_tensors = saved[1:] if saved else None
+        if saved:
+            weights = {k: v for k, v in saved[1].items() if not k.startswith("heads.")}
+            load_weights(model, weights, self.folder)
+        self.model = model.to(self.device)
+        self.model.vision_encoder.to(memory_format=torch.channels_last)
+        if self.options.compile:
+            compile_parts(self.model)
+        self._stop: Literal["minutes", "signal"] | None = None
+
+    def run(self) -> Outcome:
+        """Train until the end or a reason to stop; the state is saved in either case."""
+        began = time.monotonic()
+        if self.position.total_step:
+            say(f"resuming {self.folder} at step {self.position.total_step}")
+        self.model.train()
+        log = MetricsLog(self.folder, self.position.total_step)
+        try:
+            with _stop_on_signal(self._request_stop):
+                while self.position.stage < len(self.stages) and self._stop is None:
+                    self._run_stage(self.stages[self.position.stage], log, began)
+        finally:
+            log.close()
+        reason = self._stop or "finished"
+        if reason != "finished":
+            say(f"stopped at step {self.position.total_step}; run the same command to go on")
+        return Outcome(finished=reason == "finished", reason=reason, results=self.position.results)
+
+    def _request_stop(self) -> None:
+        self._stop = "signal"
+
+    def _run_stage(self, stage: Stage, log: MetricsLog, began: float) -> None:
+        running = self._begin(stage)
+        stream = iter(self._stream(stage, running.objective))
+        reporter = Reporter(stage.name, self.position.step, stage.steps)
+        saved = time.monotonic()
+        try:
+            while self.position.step < stage.steps and self._stop is None:
+                self._advance(running, stream)
+                if self.position.step % self.options.log_every == 0:
+                    self._report(running, log, reporter)
+                if time.monotonic() - saved > 60 * self.options.save_minutes:
+                    self._save(running)
+                    saved = time.monotonic()
+                if self.options.minutes and time.monotonic() - began > 60 * self.options.minutes:
+                    self._stop = "minutes"
+            if self.position.step == stage.steps:
+                self._report(running, log, reporter)
+                self._finish(running)
+            else:
+                self._save(running)
+        finally:
+            reporter.close()
+            stream.close()
+
+    def _begin(self, stage: Stage) -> _Running:
+        torch.manual_seed(self._draw_seed(-1))
+        objective = self._make_objective(stage)
+        objective.modules.to(self.device)
+        parameters = {
+            **select_trainable(self.model, stage),
+            **dict(objective.modules.named_parameters()),
+        }
+        running = _Running(
+            stage=stage,
+            objective=objective,
+            parameters=parameters,
+            optimizer=build_optimizer(stage, parameters),
+            average=AverageWeights(parameters, stage.ema) if stage.ema else None,
+        )
+        say(f"stage {stage.name}: trains {describe_trainable(self.model)}")
+        samples = stage.steps * stage.batch_size * stage.accumulate
+        epochs = self._mixture(stage).epochs(samples).items()
+        say("  " + ", ".join(f"{name} {count:.2f} epochs" for name, count in epochs))
+        say(f"  {self.device}, {self.precision}, {stage.steps} steps, {samples} samples")
+        self._restore(running)
+        return running
+
+    def _make_objective(self, stage: Stage) -> Objective:
+        if stage.objective == "language":
+            if self._objective is not None:
+                return self._objective(stage)
+            return LanguageObjective(self._processor.tokenizer.image_id)
+        rows = itertools.chain.from_iterable(self._sources[name].rows for name in stage.mixture)
+        vision = self.model.config.vision
+        return VisionObjective(attribute_vocabulary(rows), vision.out_channels, vision.num_tokens)
+
+    def _mixture(self, stage: Stage) -> Mixture:
+        parts = [(self._sources[name], weight) for name, weight in stage.mixture.items()]
+        return Mixture.of(parts, seed=self.seed + 7919 * self.position.stage)
+
+    def _stream(self, stage: Stage, objective: Objective) -> BatchStream:
+        jitter = Jitter(brightness=stage.jitter, contrast=stage.jitter, gamma=stage.jitter)
+        return BatchStream(
+            mixture=self._mixture(stage),
+            processor=self._processor,
+            batch_size=stage.batch_size,
+            start=self.position.samples,
+            max_length=self.options.max_length,
+            workers=self.options.workers,
+            prefetch=max(4, 2 * self.options.workers),
+            attributes=objective.attributes,
+            jitter=jitter if stage.jitter else None,
+        )
+
+    def _draw_seed(self, step: int) -> int:
+        return hash((self.seed, self.position.stage, step)) % 2**63
+
+    def _advance(self, running: _Running, stream: Iterator[tuple[int, Batch]]) -> None:
+        """One optimiser step."""
+        stage, position = running.stage, self.position
+        drawn = [next(stream) for _ in range(stage.accumulate)]
+        batches = [to_device(batch, self.device) for _, batch in drawn]
+        torch.manual_seed(self._draw_seed(position.step))
+        set_lr(running.optimizer, lr_factor(stage, position.step))
+        loss = accumulate(self.model, running.objective, batches, self.precision)
+        torch.nn.utils.clip_grad_norm_(running.parameters.values(), stage.clip)
+        running.optimizer.step()
+        running.optimizer.zero_grad(set_to_none=True)
+        if running.average is not None:
+            running.average.update(position.step)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"stage {stage.name}: the loss is {loss} at step {position.step}; lower lr"
+            )
+        position.window.append(loss)
+        position.step += 1
+        position.total_step += 1
+        position.samples = drawn[-1][0]
+
+    def _report(self, running: _Running, log: MetricsLog, reporter: Reporter) -> None:
+        position, stage = self.position, running.stage
+        if not position.window:
+            return
+        loss = sum(position.window) / len(position.window)
+        position.window = []
+        lr = max(group["lr"] for group in running.optimizer.param_groups)
+        figures = running.objective.figures()
+        rate = reporter.rate(position.step) * stage.batch_size * stage.accumulate
+        position.results[stage.name] = {"loss": loss, "steps": position.step, **figures}
+        log.write(
+            position.total_step,
+            {"stage": stage.name, "loss": loss, "lr": lr, "samples_per_s": rate, **figures},
+        )
+        accuracy = figures.get("accuracy", {})
+        mean = f"  accuracy {sum(accuracy.values()) / len(accuracy):.3f}" if accuracy else ""
+        reporter.report(position.step, f"loss {loss:.4f}{mean}  {rate:.1f} samples/s")
+
+    def _finish(self, running: _Running) -> None:
+        """Make the stage's weights final and move on to the next stage."""
+        if running.average is not None:
+            running.average.apply()
+        name = running.stage.name
+        accuracy = running.objective.figures().get("accuracy", {})
+        for attribute, value in sorted(accuracy.items(), key=lambda item: item[1]):
+            say(f"  {attribute:<36} {value:.3f}")
+        self.position = replace(self.position, stage=self.position.stage + 1, step=0, samples=0)
+        save_state(self.folder, self.position, self.model.state_dict(), {})
+        self._saved_tensors = None
+        if self._on_stage_end is not None:
+            self._on_stage_end(name)
+
+    def _save(self, running: _Running) -> None:
+        heads = running.objective.modules.state_dict()
+        optim = optimizer_tensors(running.optimizer, running.parameters)
+        optim |= {f"buffer.{k}": v for k, v in running.objective.buffers.items()}
+        if running.average is not None:
+            optim |= {f"average.{k}": v for k, v in running.average.tensors.items()}
+        save_state(self.folder, self.position, {**self.model.state_dict(), **heads}, optim)
+
+    def _restore(self, running: _Running) -> None:
+        """Take over what `_save` wrote for this stage (the model's weights are already in)."""
+        if self._saved_tensors is None or self.position.step == 0:
+            return
+        model, optim = self._saved_tensors
+        heads = {name: model[name] for name in running.objective.modules.state_dict()}
+        load_weights(running.objective.modules, heads, self.folder)
+        load_optimizer_tensors(running.optimizer, running.parameters, optim)
+        for name, buffer in running.objective.buffers.items():
+            buffer.copy_(optim[f"buffer.{name}"])
+        if running.average is not None:
+            running.average.load({k: optim[f"average.{k}"] for k in running.average.tensors})
+        self._saved_tensors = None
+
+
+def accumulate(model: VLM, objective: Objective, batches: Sequence[Batch], precision: str) -> float:
+    """Backward through all `batches` as if they were one; returns its loss."""
+    weights = [objective.normaliser(batch) for batch in batches]
+    total = torch.stack([weight.float() for weight in weights]).sum().clamp(min=1e-6)
+    loss = torch.zeros((), device=total.device)
+    for batch in batches:
+        with autocast(precision, total.device):
+            part = objective.loss(model, batch) / total
+        # A batch without any target (or none for the parts that train) has nothing to learn.
+        if part.requires_grad:
+            part.backward()
+        loss += part.detach()
+    return loss.item()
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with all tensors on `device`."""
+    if device.type == "cpu":
+        return batch
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    return Batch(
+        move(batch.input_ids),
+        move(batch.labels),
+        move(batch.pixel_values),
+        {name: move(tensor) for name, tensor in batch.targets.items()},
+    )
+
+
+@contextmanager
+def _stop_on_signal(request: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C or SIGTERM asks for a stop after the step; a second Ctrl-C interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: object) -> None:
+        say("stopping after this step, then saving (Ctrl-C again: at once, without saving)")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        request()
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,32 @@
+"""Held-out questions: as many as asked for, repeatable, with pictures that open."""
+
+import pytest
+
+from autoneural.bench.held_out import held_out
+from autoneural.bench.quality import shuffled
+from autoneural.data.cockpit import TASKS
+from autoneural.data.image import load_image
+from autoneural.errors import UserError
+
+
+def test_questions_of_every_task_with_their_pictures():
+    drawn = []
+    tasks = held_out(None, 4, on_picture=lambda: drawn.append(1))
+    assert list(tasks) == list(TASKS)
+    assert len(drawn) == 4 * len(TASKS)
+    for name, items in tasks.items():
+        assert [item.task for item in items] == [name] * 4
+        assert len({item.kind for item in items}) > 1
+        assert all(load_image(image).size == (256, 256) for i in items for image in i.images)
+        assert {i.images[0] for i in shuffled(items, 0)} == {i.images[0] for i in items}
+
+
+def test_the_seed_decides():
+    name = next(iter(TASKS))
+    assert held_out([name], 2, seed=1) == held_out([name], 2, seed=1)
+    assert held_out([name], 2, seed=1) != held_out([name], 2, seed=2)
+
+
+def test_an_unknown_task_is_named():
+    with pytest.raises(UserError, match="'parking'; one of"):
+        held_out(["parking"], 1)

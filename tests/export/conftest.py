@@ -1,0 +1,111 @@
+"""A tiny random model, quantised here in the plainest way: the exporter's own reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from autoneural.compress.fake_quant import Calibration, freeze, quantize
+from autoneural.compress.precision import PRECISIONS
+from autoneural.config import (
+    EdgeResidual,
+    InvertedResidual,
+    MobileNetV5Config,
+    ModelConfig,
+    MultiQueryAttention,
+    ProjectorConfig,
+    TextConfig,
+)
+from autoneural.export.graphs import GraphKey, TorchGraph, build_graph
+from autoneural.export.parity import run_torch
+from autoneural.model.vlm import VLM
+
+CONTEXT, WIDTH = 16, 8
+CONFIG = ModelConfig(
+    name="test",
+    vision=MobileNetV5Config(
+        image_size=64,
+        stem_channels=8,
+        stages=(
+            (EdgeResidual(channels=16, stride=2),),
+            (InvertedResidual(channels=16, dw_start=3, dw_mid=5, stride=2),),
+            (
+                InvertedResidual(channels=24, dw_start=5, dw_mid=5, stride=2),
+                MultiQueryAttention(channels=24, num_heads=2, key_dim=16, kv_stride=2),
+            ),
+            (
+                InvertedResidual(channels=32, dw_start=5, dw_mid=5, stride=2),
+                MultiQueryAttention(channels=32, num_heads=2, key_dim=16),
+                InvertedResidual(channels=32, expand=2),
+            ),
+        ),
+        fusion_channels=32,
+        fusion_size=2,
+        layer_scale_init=0.1,
+    ),
+    projector=ProjectorConfig(hidden_size=32),
+    text=TextConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        layer_types=("conv", "full_attention"),
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        vocab_size=64,
+        max_position_embeddings=64,
+    ),
+)
+KEYS = {
+    "vision": GraphKey(role="vision", image_size=CONFIG.vision.image_size),
+    "prefill": GraphKey(role="prefill", width=WIDTH, context=CONTEXT),
+    "decode": GraphKey(role="decode", width=1, context=CONTEXT),
+    "head": GraphKey(role="head", width=1),
+}
+@dataclass(frozen=True)
+class Quantised:
+    """A float model, the same model with frozen weights and rounded ranges, and the encodings."""
+
+    float_model: VLM
+    model: VLM
+    encodings: dict[str, Any]
+
+
+def random_inputs(graph: TorchGraph, seed: int = 0) -> dict[str, Tensor]:
+    """Random values for everything but mask and rotary tables."""
+    rng = torch.Generator().manual_seed(seed)
+    inputs = dict(graph.inputs)
+    for name, example in inputs.items():
+        if name == "pixel_values":
+            inputs[name] = torch.randint(0, 256, example.shape, generator=rng) / 255
+        elif name not in ("cos", "sin", "mask"):
+            inputs[name] = torch.randn(example.shape, generator=rng) * 0.1
+    return inputs
+
+
+@pytest.fixture(scope="session")
+def quantised() -> Quantised:
+    torch.manual_seed(0)
+    float_model, model = VLM(CONFIG).eval(), VLM(CONFIG).eval()
+    _disturb(float_model)
+    model.load_state_dict(float_model.state_dict())
+    precision = PRECISIONS["w4a16"]
+    quantize(model, precision)
+    with Calibration(model):
+        for seed in range(4):
+            for key in KEYS.values():
+                graph = build_graph(model, key)
+                run_torch(graph, random_inputs(graph, seed))
+            model.language_model.model.embed_tokens(torch.arange(CONFIG.text.vocab_size))
+    return Quantised(float_model, model, freeze(model, precision))
+
+
+def _disturb(model: VLM) -> None:
+    """Norm weights and biases away from one and zero, and all different."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
