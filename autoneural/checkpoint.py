@@ -191,9 +191,7 @@ def _refuse_foreign(folder: Path) -> None:
     if folder.is_dir():
         foreign = sorted(p.name for p in folder.iterdir() if p.name not in _KNOWN)
         if foreign:
-            raise UserError(
-                f"{folder}: holds {foreign[0]}, so it is no checkpoint; choose another"
-            )
+            raise UserError(f"{folder}: holds {foreign[0]}, so it is no checkpoint; choose another")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from autoneural.bundle import DEFAULT_BUNDLE
 from autoneural.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from autoneural.bench.quality import Answerer
 
 STOPPED = 3
@@ -164,6 +166,8 @@ def show(args: argparse.Namespace) -> None:
     if args.json:
         _print_json(found)
         return
+    # The whole recipe is long and nested: --json has it.
+    found["recipe"] = {k: v for k, v in found.get("recipe", {}).items() if isinstance(v, str | int)}
     for key, value in found.items():
         lines = [f"{k}: {_plain(v)}" for k, v in value.items()] if isinstance(value, dict) else None
         if lines:
@@ -242,13 +246,19 @@ def _rows_file(path: Path) -> Path:
     return path / "train.jsonl" if path.is_dir() else path
 
 
-@contextmanager
-def _stages(names: dict[str, str]) -> Iterator[Callable[[str, int, int], None]]:
-    """One bar on stderr per stage; gives the function that takes (stage, done, total)."""
+def _bars() -> Progress:
+    """Progress on stderr; silent where nobody watches."""
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+@contextmanager
+def _stages(names: dict[str, str]) -> Iterator[Callable[[str, int, int], None]]:
+    """One bar on stderr per stage; gives the function that takes (stage, done, total)."""
+    with _bars() as bars:
         tasks = {name: bars.add_task(text, total=None) for name, text in names.items()}
         yield lambda name, done, total: bars.update(tasks[name], completed=done, total=total)
 
@@ -256,9 +266,6 @@ def _stages(names: dict[str, str]) -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def _progress(text: str, total: int | None) -> Iterator[Callable[[], None]]:
     """A bar on stderr; gives the function that moves it on by one."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with _bars() as progress:
         task = progress.add_task(text, total=total)
         yield lambda: progress.advance(task)

@@ -29,7 +29,7 @@ from autoneural.errors import UserError
 from autoneural.model.vlm import VLM
 from autoneural.train.curriculum import PARTS, Stage
 from autoneural.train.sources import Form, derive_source
-from autoneural.train.state import load_state
+from autoneural.train.state import load_position
 from autoneural.train.trainer import Outcome, RunOptions, Trainer
 
 _D = TypeVar("_D")
@@ -84,8 +84,8 @@ def with_overrides(base: Recipe, overrides: Sequence[str]) -> Recipe:
     """`base` with `path=value` settings, in order.
 
     `stages.vision.steps=10`, `stages.domain.lr.projector=1e-4`, `data.chat.tasks=["hmi"]`,
-    `seed=1`; `stages=vision,language` keeps only these stages. Raises UserError for a path that does not
-    exist or a value of another type.
+    `seed=1`; `stages=vision,language` keeps only these stages. Raises UserError for a path that
+    does not exist or a value of another type.
     """
     data = base.to_dict()
     for override in overrides:
@@ -212,9 +212,9 @@ def _identity(
 def _check_identity(run: Path, identity: Mapping[str, Any]) -> None:
     """A run folder belongs to one recipe; only stages still to come may change."""
     path = run / "run.json"
-    saved = load_state(run) if path.is_file() else None
-    if saved is not None:
-        begun = saved[0].stage + 1
+    position = load_position(run) if path.is_file() else None
+    if position is not None:
+        begun = position.stage + 1
         before, now = (
             _flat(_begun(side, begun))
             for side in (json.loads(path.read_text(encoding="utf-8")), identity)

@@ -26,7 +26,7 @@ done
 if $smoke; then
     out=${out:-out/smoke} rows=48 samples=8 questions=8
 else
-    out=${out:-out/tiny} rows=30000 samples=128 questions=1000
+    out=${out:-out/tiny} rows=36000 samples=128 questions=1000
 fi
 mkdir -p "$out"
 

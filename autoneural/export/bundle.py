@@ -1,11 +1,11 @@
 """Checkpoint folder -> bundle folder: every graph of every target, exported one at a time.
 
-    float   fp32 graphs                              from any checkpoint
-    cpu     fp32 activations, packed weights         from a quantised checkpoint
-    qdq     integers throughout, as an NPU compiles  from a quantised checkpoint
+float   fp32 graphs                              from any checkpoint
+cpu     fp32 activations, packed weights         from a quantised checkpoint
+qdq     integers throughout, as an NPU compiles  from a quantised checkpoint
 
-    manifest.json  tokenizer.json  chat_template.jinja
-    <target>/{vision,prefill,decode,head}.onnx  vision.data  language.data  embedding.bin
+manifest.json  tokenizer.json  chat_template.jinja
+<target>/{vision,prefill,decode,head}.onnx  vision.data  language.data  embedding.bin
 """
 
 from __future__ import annotations
@@ -135,7 +135,9 @@ def _load(name: str | Path, targets: Sequence[str]) -> _Source:
     if checkpoint.encodings is None:
         needy = [target for target in targets if target != "float"]
         if needy:
-            raise UserError(f"{folder}: target {needy[0]} needs a quantised checkpoint; quantise it")
+            raise UserError(
+                f"{folder}: target {needy[0]} needs a quantised checkpoint; quantise it"
+            )
         model = VLM(checkpoint.config).eval().requires_grad_(False)
         load_weights(model, checkpoint.state_dict, folder)
         return _Source(folder=folder, checkpoint=checkpoint, model=model, quantization=None)
@@ -154,9 +156,7 @@ def _export_target(
     options: ExportOptions,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
-    files = {
-        role: WeightFile(stage / target / f"{role}.data") for role in ("vision", "language")
-    }
+    files = {role: WeightFile(stage / target / f"{role}.data") for role in ("vision", "language")}
     reference = source.model
     if target == "qdq" and options.verify:
         reference = load_quantized(source.folder)
@@ -206,11 +206,13 @@ def _export_one(
 
 
 def _tensor(value: ir.Value, encodings: Mapping[str, Encoding]) -> dict[str, Any]:
-    assert value.name is not None and value.shape is not None and value.dtype is not None
+    assert value.name is not None
+    assert value.shape is not None
+    assert value.dtype is not None
     entry: dict[str, Any] = {
         "name": value.name,
         "dtype": "float32" if value.dtype == ir.DataType.FLOAT else value.dtype.name.lower(),
-        "shape": [int(size) for size in value.shape],
+        "shape": list(value.shape.numpy()),
     }
     encoding = encodings.get(value.name)
     if encoding is not None:
@@ -218,9 +220,7 @@ def _tensor(value: ir.Value, encodings: Mapping[str, Encoding]) -> dict[str, Any
     return entry
 
 
-def _verify(
-    path: Path, key: GraphKey, reference: VLM, encodings: Mapping[str, Encoding]
-) -> Parity:
+def _verify(path: Path, key: GraphKey, reference: VLM, encodings: Mapping[str, Encoding]) -> Parity:
     graph = build_graph(reference, key)
     inputs = sample_inputs(graph, reference.language_model.model.embed_tokens.weight)
     if encodings:

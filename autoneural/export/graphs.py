@@ -1,11 +1,11 @@
 """The static graphs of a model: what is exported, under which names, with which shapes.
 
-    role       inputs                                                       outputs
-    vision     pixel_values [1,3,S,S]                                       image_features [1,N,H]
-    prefill,   inputs_embeds [1,T,H]  cos, sin [1,1,T,d]                    hidden_states [1,T,H]
-    verify,    mask [1,1,T,C+T]  past_conv.i [1,H,L-1]                      conv_window.i [1,H,L-1+T]
-    decode     past_key_values.i.key|value [1,kv,C,d]                       present.i.key|value [1,kv,T,d]
-    head       hidden_states [1,1,H]                                        logits [1,1,V]
+    role      inputs                                              outputs
+    vision    pixel_values [1,3,S,S]                              image_features [1,N,H]
+    prefill,  inputs_embeds [1,T,H]  cos, sin [1,1,T,d]           hidden_states [1,T,H]
+    verify,   mask [1,1,T,C+T]  past_conv.i [1,H,L-1]             conv_window.i [1,H,L-1+T]
+    decode    past_key_values.i.key, .value [1,kv,C,d]            present.i.key, .value [1,kv,T,d]
+    head      hidden_states [1,1,H]                               logits [1,1,V]
 
 T is the width (1 for decode), C the context. Batch is 1. There is one path for every key.
 """

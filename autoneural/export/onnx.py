@@ -1,8 +1,8 @@
 """PyTorch graph -> ONNX (opset 23) whose nodes still know the module they came from.
 
-    export_graph(graph) -> ir.Model      every node carries metadata "module" = "language_model....w1"
-    WeightFile("language.data")         one external file that several graphs share, by content
-    save_model(model, path, weights)    checked, weights outside, nothing but names and shapes inside
+export_graph(graph) -> ir.Model      every node carries metadata "module" = "language_model....w1"
+WeightFile("language.data")         one external file that several graphs share, by content
+save_model(model, path, weights)    checked, weights outside, nothing but names and shapes inside
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class WeightFile:
             offset,
             length,
             tensor.dtype,
-            shape=ir.Shape(tensor.shape),
+            shape=ir.Shape(tensor.shape.numpy()),
             name=name,
             base_dir=self.path.parent,
         )

@@ -44,8 +44,8 @@ class Parity:
 def exact_session(model: bytes | Path, threads: int = 1) -> ort.InferenceSession:
     """A CPU session that computes a QDQ graph node by node, as written.
 
-    With its default settings ONNX Runtime replaces DequantizeLinear + MatMul by a kernel that
-    rounds the activations to int8, and merges Q/DQ pairs: other integers than the NPU's.
+    ONNX Runtime's optimiser may replace DequantizeLinear + MatMul by a kernel that rounds the
+    activations to int8, and folded weights are summed in another order, which moves single steps.
     """
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -69,9 +69,7 @@ def sample_inputs(graph: TorchGraph, embedding_VD: Tensor, seed: int = 0) -> dic
     return inputs
 
 
-def on_grid(
-    inputs: Mapping[str, Tensor], encodings: Mapping[str, Encoding]
-) -> dict[str, Tensor]:
+def on_grid(inputs: Mapping[str, Tensor], encodings: Mapping[str, Encoding]) -> dict[str, Tensor]:
     """The same inputs, rounded to what the integer graph will be given."""
     return {
         name: torch.from_numpy(

@@ -28,8 +28,8 @@ from autoneural.target.numerics import Encoding
 
 # These move values or drop some, so the encoding of their input holds for them.
 _MOVES = frozenset(
-    "Reshape Transpose Slice Split Expand Pad Squeeze Unsqueeze Identity Flatten Gather MaxPool "
-    "DepthToSpace SpaceToDepth".split()
+    ("Reshape", "Transpose", "Slice", "Split", "Expand", "Pad", "Squeeze", "Unsqueeze", "Flatten")
+    + ("Identity", "Gather", "MaxPool", "DepthToSpace", "SpaceToDepth")
 )
 # And these do where no module says otherwise: a mean stays inside the range of its terms.
 _INHERITS = frozenset(("AveragePool", "GlobalAveragePool", "Resize", "Concat"))
@@ -80,9 +80,7 @@ def pack_graph(
         raise UserError(f"{model.graph.name}: {error.args[0]}") from error
 
 
-def resolve_encodings(
-    graph: ir.Graph, activations: Mapping[str, Encoding]
-) -> dict[str, Encoding]:
+def resolve_encodings(graph: ir.Graph, activations: Mapping[str, Encoding]) -> dict[str, Encoding]:
     """Value name -> encoding, for every float graph input and node output."""
     found: dict[str, Encoding] = {}
     for value in graph.inputs:
@@ -100,7 +98,7 @@ def _input_encoding(
     graph: ir.Graph, value: ir.Value, activations: Mapping[str, Encoding]
 ) -> Encoding:
     """Its own module's, or that of the concatenation which a state input enters."""
-    module = INPUT_MODULES.get(str(value.name))
+    module = INPUT_MODULES.get(str(value.name), "")
     if module in activations:
         return activations[module]
     for reader, _ in value.uses():

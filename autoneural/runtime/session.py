@@ -187,7 +187,7 @@ def _session_options(target: str, threads: int) -> ort.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if target == "qdq":
-        # The graph says what the NPU computes; fusing QDQ groups would compute something else.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        # The graph says what the NPU computes, and is run as written: fused QDQ groups round
+        # elsewhere, and even folded weights move integers (by up to 11, for a step 4x as fast).
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options

@@ -28,8 +28,11 @@ class Objective(Protocol):
     """Modules that train along and are thrown away after the stage."""
     buffers: dict[str, Tensor]
     """Other tensors that an exact resume needs."""
-    attributes: Mapping[str, tuple[str, ...]] | None
-    """Attribute vocabulary asked of the loader."""
+
+    @property
+    def attributes(self) -> Mapping[str, tuple[str, ...]] | None:
+        """Attribute vocabulary asked of the loader."""
+        ...
 
     def normaliser(self, batch: Batch) -> Tensor: ...
 
@@ -44,7 +47,7 @@ class LanguageObjective:
     def __init__(self, image_token_id: int) -> None:
         self.modules = nn.ModuleDict()
         self.buffers: dict[str, Tensor] = {}
-        self.attributes = None
+        self.attributes: Mapping[str, tuple[str, ...]] | None = None
         self._image_token_id = image_token_id
 
     def normaliser(self, batch: Batch) -> Tensor:

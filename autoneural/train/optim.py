@@ -92,7 +92,7 @@ class AverageWeights:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         self.decay = decay
-        self._parameters = list(parameters.values())
+        self._parameters: list[Tensor] = list(parameters.values())
         self.tensors = {name: p.detach().clone() for name, p in parameters.items()}
 
     @torch.no_grad()

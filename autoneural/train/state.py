@@ -56,6 +56,16 @@ def load_state(run: Path) -> tuple[Position, dict[str, Tensor], dict[str, Tensor
     """The newest state of the run, None when there is none. UserError when it is damaged."""
     for leftover in run.glob(".state-*"):
         shutil.rmtree(leftover)
+    position = load_position(run)
+    if position is None:
+        return None
+    newest = _states(run)[-1]
+    model, optim = (load_tensors(newest / f"{name}.safetensors") for name in ("model", "optim"))
+    return position, model, optim
+
+
+def load_position(run: Path) -> Position | None:
+    """Only the position of the newest state."""
     states = _states(run)
     if not states:
         return None
@@ -65,11 +75,9 @@ def load_state(run: Path) -> tuple[Position, dict[str, Tensor], dict[str, Tensor
         written = record.pop("format")
         if written != FORMAT:
             raise UserError(f"{path}: format {written}, this version reads {FORMAT}")
-        position = Position(**record)
+        return Position(**record)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path}: damaged ({error}); start again in an empty folder") from error
-    model, optim = (load_tensors(states[-1] / f"{n}.safetensors") for n in ("model", "optim"))
-    return position, model, optim
 
 
 def _states(run: Path) -> list[Path]:

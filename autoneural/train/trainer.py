@@ -14,7 +14,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,7 +133,7 @@ class Trainer:
             weights = {k: v for k, v in saved[1].items() if not k.startswith("heads.")}
             load_weights(model, weights, self.folder)
         self.model = model.to(self.device)
-        self.model.vision_encoder.to(memory_format=torch.channels_last)
+        self.model.vision_encoder.to(memory_format=torch.channels_last)  # pyright: ignore
         if self.options.compile:
             compile_parts(self.model)
         self._stop: Literal["minutes", "signal"] | None = None
@@ -151,17 +151,18 @@ class Trainer:
                     self._run_stage(self.stages[self.position.stage], log, began)
         finally:
             log.close()
-        reason = self._stop or "finished"
-        if reason != "finished":
+        finished = self.position.stage == len(self.stages)
+        if not finished:
             say(f"stopped at step {self.position.total_step}; run the same command to go on")
-        return Outcome(finished=reason == "finished", reason=reason, results=self.position.results)
+        reason = "finished" if finished else self._stop or "signal"
+        return Outcome(finished=finished, reason=reason, results=self.position.results)
 
     def _request_stop(self) -> None:
         self._stop = "signal"
 
     def _run_stage(self, stage: Stage, log: MetricsLog, began: float) -> None:
         running = self._begin(stage)
-        stream = iter(self._stream(stage, running.objective))
+        stream = self._batches(stage, running.objective)
         reporter = Reporter(stage.name, self.position.step, stage.steps)
         saved = time.monotonic()
         try:
@@ -181,6 +182,7 @@ class Trainer:
                 self._save(running)
         finally:
             reporter.close()
+            # Stops the loader's threads; a plain iterator would leave that to the collector.
             stream.close()
 
     def _begin(self, stage: Stage) -> _Running:
@@ -219,9 +221,11 @@ class Trainer:
         parts = [(self._sources[name], weight) for name, weight in stage.mixture.items()]
         return Mixture.of(parts, seed=self.seed + 7919 * self.position.stage)
 
-    def _stream(self, stage: Stage, objective: Objective) -> BatchStream:
+    def _batches(
+        self, stage: Stage, objective: Objective
+    ) -> Generator[tuple[int, Batch], None, None]:
         jitter = Jitter(brightness=stage.jitter, contrast=stage.jitter, gamma=stage.jitter)
-        return BatchStream(
+        yield from BatchStream(
             mixture=self._mixture(stage),
             processor=self._processor,
             batch_size=stage.batch_size,
@@ -284,11 +288,12 @@ class Trainer:
         accuracy = running.objective.figures().get("accuracy", {})
         for attribute, value in sorted(accuracy.items(), key=lambda item: item[1]):
             say(f"  {attribute:<36} {value:.3f}")
+        # Before the state: killed in between, the stage's end is done again rather than left out.
+        if self._on_stage_end is not None:
+            self._on_stage_end(name)
         self.position = replace(self.position, stage=self.position.stage + 1, step=0, samples=0)
         save_state(self.folder, self.position, self.model.state_dict(), {})
         self._saved_tensors = None
-        if self._on_stage_end is not None:
-            self._on_stage_end(name)
 
     def _save(self, running: _Running) -> None:
         heads = running.objective.modules.state_dict()

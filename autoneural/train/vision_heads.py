@@ -28,14 +28,14 @@ def attribute_vocabulary(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[s
         for name, value in (row.get("attributes") or {}).items():
             values.setdefault(name, set()).add(value)
     if not values:
-        raise UserError(
-            "vision stage: no row has attributes (`autoneural data cockpit` has)"
-        )
+        raise UserError("vision stage: no row has attributes (`autoneural data cockpit` has)")
     return {name: tuple(sorted(values[name])) for name in sorted(values)}
 
 
 class AttributeHeads(nn.Module):
     """Queries and classifiers for `classes[a]` values of attribute a, over `tokens` tokens."""
+
+    unused: Tensor
 
     def __init__(
         self, classes: Sequence[int], channels: int, tokens: int, width: int = 256, heads: int = 4

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from autoneural.checkpoint import Checkpoint
 from autoneural.compress.fake_quant import Calibration, freeze, quantize
 from autoneural.compress.precision import PRECISIONS
+from autoneural.compress.quantize import frozen_tensors
 from autoneural.config import (
     EdgeResidual,
     InvertedResidual,
@@ -22,6 +24,7 @@ from autoneural.config import (
 )
 from autoneural.export.graphs import GraphKey, TorchGraph, build_graph
 from autoneural.export.parity import run_torch
+from autoneural.export.qdq import Quantization, load_quantization
 from autoneural.model.vlm import VLM
 
 CONTEXT, WIDTH = 16, 8
@@ -65,13 +68,17 @@ KEYS = {
     "decode": GraphKey(role="decode", width=1, context=CONTEXT),
     "head": GraphKey(role="head", width=1),
 }
+
+
 @dataclass(frozen=True)
 class Quantised:
     """A float model, the same model with frozen weights and rounded ranges, and the encodings."""
 
     float_model: VLM
     model: VLM
+    frozen_model: VLM
     encodings: dict[str, Any]
+    quantization: Quantization
 
 
 def random_inputs(graph: TorchGraph, seed: int = 0) -> dict[str, Tensor]:
@@ -100,7 +107,24 @@ def quantised() -> Quantised:
                 graph = build_graph(model, key)
                 run_torch(graph, random_inputs(graph, seed))
             model.language_model.model.embed_tokens(torch.arange(CONFIG.text.vocab_size))
-    return Quantised(float_model, model, freeze(model, precision))
+    encodings = freeze(model, precision)
+    return Quantised(
+        float_model, model, _without_rounding(model), encodings, _collect(model, encodings)
+    )
+
+
+def _without_rounding(model: VLM) -> VLM:
+    """What export traces: the frozen weights, nothing else rounded."""
+    plain = VLM(CONFIG).eval()
+    names = plain.state_dict()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if k in names})
+    return plain
+
+
+def _collect(model: VLM, encodings: dict[str, Any]) -> Quantization:
+    tensors = frozen_tensors(model)
+    checkpoint = Checkpoint(CONFIG, tensors, {}, encodings)
+    return load_quantization(checkpoint)
 
 
 def _disturb(model: VLM) -> None:

@@ -106,6 +106,11 @@ def uniform(rng: Rng, low: float, high: float) -> float:
     return round(low + (high - low) * float(rng.random()), 3)
 
 
+def uniforms(rng: Rng, n: int, low: float, high: float) -> list[float]:
+    """`n` draws of `uniform`, at once."""
+    return [round(value, 3) for value in (low + (high - low) * rng.random(n)).tolist()]
+
+
 def chance(rng: Rng, probability: float) -> bool:
     return bool(rng.random() < probability)
 

@@ -23,6 +23,7 @@ from autoneural.data.cockpit.base import (
     pool,
     rng_for,
     uniform,
+    uniforms,
     weighted,
     which_picture,
 )
@@ -155,8 +156,8 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
         "lane": uniform(rng, 0.76, 0.86) if near else uniform(rng, 0.85, 1.15),
         "shift": uniform(rng, -8, 8),
         "horizon": uniform(rng, 82, 92),
-        "blocks": [uniform(rng, 0, 1) for _ in range(24)],
-        "drops": [uniform(rng, 0, 256) for _ in range(120)],
+        "blocks": uniforms(rng, 24, 0, 1),
+        "drops": uniforms(rng, 120, 0, 256),
         "camera": camera(
             rng,
             noise={"day": 3.0, "dusk": 4.0, "night": 4.5}[truth["light"]],

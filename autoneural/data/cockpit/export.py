@@ -220,6 +220,8 @@ def write(
     """
     out = Path(out)
     _check(out, tasks, n, split, format)
+    if seed < 0:
+        raise UserError(f"--seed: {seed} is negative; give 0 or more")
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:

@@ -14,7 +14,7 @@ from autoneural.data.cockpit.render import draw
 from autoneural.data.cockpit.rows import scene_seed
 from autoneural.data.cockpit.tasks import TASKS
 
-CELL, TEXT, GAP = 256, 92, 10
+CELL, TEXT, GAP = 256, 104, 10
 
 
 def _two(scene: Scene) -> list[Question]:
@@ -35,7 +35,7 @@ def _caption(pen: ImageDraw.ImageDraw, x: int, y: int, scene: Scene) -> None:
         y += 17
 
 
-def sheet(
+def contact_sheet(
     tasks: Sequence[str], split: Split, seed: int = 0, columns: int = 6, lines: int = 2
 ) -> Image.Image:
     """`lines` rows of `columns` pictures per task."""
@@ -55,4 +55,4 @@ def sheet(
 def write_sheet(path: Path, tasks: Sequence[str], split: Split, seed: int = 0) -> None:
     """Saves the contact sheet as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet(tasks, split, seed).save(path)
+    contact_sheet(tasks, split, seed).save(path)

@@ -59,9 +59,7 @@ class Canvas:
     def rect(self, x: float, y: float, w: float, h: float, fill: str, **more: Any) -> None:
         self.add("rect", x=x, y=y, width=w, height=h, fill=fill, **more)
 
-    def ellipse(
-        self, cx: float, cy: float, rx: float, ry: float, fill: str, **more: Any
-    ) -> None:
+    def ellipse(self, cx: float, cy: float, rx: float, ry: float, fill: str, **more: Any) -> None:
         self.add("ellipse", cx=cx, cy=cy, rx=rx, ry=ry, fill=fill, **more)
 
     def circle(self, cx: float, cy: float, r: float, fill: str, **more: Any) -> None:

@@ -45,7 +45,8 @@ def _foldable_pads(pad: ir.Node) -> list[int] | None:
         fill = ir.convenience.get_const_tensor(pad.inputs[2])
         if fill is None or fill.numpy().any():
             return None
-    tensor = ir.convenience.get_const_tensor(pad.inputs[1])
+    amounts_value = pad.inputs[1]
+    tensor = None if amounts_value is None else ir.convenience.get_const_tensor(amounts_value)
     if tensor is None:
         return None
     amounts = tensor.numpy().tolist()

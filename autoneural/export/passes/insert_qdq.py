@@ -55,7 +55,7 @@ class InsertQDQ(ir.passes.InPlacePass):
         real = dequantize.outputs[0]
         value.replace_all_uses_with(real)
         dequantize.replace_input_with(0, value)
-        value.dtype = _ONNX_DTYPE[encoding.bits]
+        value.type = ir.TensorType(_ONNX_DTYPE[encoding.bits])
         first = next(iter(graph), None)
         if first is None:
             graph.append(dequantize)
@@ -64,7 +64,8 @@ class InsertQDQ(ir.passes.InPlacePass):
 
     def _inner(self, graph: ir.Graph, value: ir.Value, encoding: Encoding) -> None:
         producer, name = value.producer(), value.name
-        assert producer is not None and name is not None
+        assert producer is not None
+        assert name is not None
         readers = list(value.uses())
         outputs = [i for i, output in enumerate(graph.outputs) if output is value]
         if outputs:
@@ -91,7 +92,7 @@ class InsertQDQ(ir.passes.InPlacePass):
         made = node.outputs[0]
         made.name, made.shape = output, value.shape
         quantizing = op_type == "QuantizeLinear"
-        made.dtype = _ONNX_DTYPE[encoding.bits] if quantizing else ir.DataType.FLOAT
+        made.type = ir.TensorType(_ONNX_DTYPE[encoding.bits] if quantizing else ir.DataType.FLOAT)
         return node
 
     def _parameter(self, graph: ir.Graph, encoding: Encoding) -> tuple[ir.Value, ir.Value]:

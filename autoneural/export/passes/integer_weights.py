@@ -85,7 +85,9 @@ class IntegerWeights(ir.passes.InPlacePass):
         x, weight = node.inputs[0], find_weight(self.weights, node, node.inputs[1])
         if weight is None:
             raise KeyError(f"{weight_name(node)}: no frozen weight ({node.op_type} {node.name})")
-        assert x is not None and x.name is not None and self.encodings is not None
+        assert x is not None
+        assert x.name is not None
+        assert self.encodings is not None
         scale = np.float32(self.encodings[x.name].scale) * weight.scale
         steps = np.rint(_real(value).astype(np.float64) / scale)
         if np.abs(steps).max(initial=0) > np.iinfo(np.int32).max:
@@ -157,7 +159,8 @@ def _replace(graph: ir.Graph, node: ir.Node, index: int, constant: _Constant) ->
     attributes = {"axis": constant.axis} if constant.scale.ndim else {}
     dequantize = ir.node("DequantizeLinear", inputs, attributes, name=f"{stem}.dequantize")
     real = dequantize.outputs[0]
-    real.name, real.shape, real.dtype = f"{stem}.real", value.shape, ir.DataType.FLOAT
+    real.name, real.shape = f"{stem}.real", value.shape
+    real.type = ir.TensorType(ir.DataType.FLOAT)
     graph.insert_before(node, dequantize)
     node.replace_input_with(index, real)
     if not value.uses() and not value.is_graph_output():

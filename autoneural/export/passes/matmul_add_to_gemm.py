@@ -7,8 +7,11 @@ rounding of its own. w' = transpose(w) is PyTorch's [N, K], output channels firs
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 
 class MatMulAddToGemm(ir.passes.InPlacePass):
@@ -41,22 +44,22 @@ def _match(add: ir.Node) -> tuple[ir.Node, ir.Value] | None:
 
 def _rewrite(graph: ir.Graph, add: ir.Node, matmul: ir.Node, bias: ir.Value) -> None:
     x, weight = matmul.inputs
-    assert x is not None and weight is not None and weight.const_value is not None
+    assert x is not None
+    assert weight is not None
     if x.shape is None or add.outputs[0].shape is None:
         raise ValueError(f"{add.name}: shapes are unknown; run shape inference first")
-    columns, rows = weight.const_value.shape[0], weight.const_value.shape[1]
-    flat = _reshape(graph, x, [-1, int(columns)], f"{add.name}.rows", matmul)
-    turned = _initializer(
-        graph, f"{weight.name}.T", np.ascontiguousarray(weight.const_value.numpy().T)
-    )
+    turned = np.ascontiguousarray(_array(weight).T)
+    out, shape = add.outputs[0].name, add.outputs[0].shape.numpy()
+    rows = int(np.prod(shape[:-1]))
+    flat = _reshape(graph, x, (rows, turned.shape[1]), f"{out}.rows")
     gemm = ir.node(
-        "Gemm", [flat.outputs[0], turned, bias], {"transB": 1}, name=f"{add.name}.gemm"
+        "Gemm",
+        [flat.outputs[0], _initializer(graph, f"{weight.name}.T", turned), bias],
+        {"transB": 1},
+        name=f"{out}.gemm",
     )
-    gemm.outputs[0].name = f"{add.outputs[0].name}.rows"
-    gemm.outputs[0].dtype = x.dtype
-    gemm.outputs[0].shape = ir.Shape([_rows(x.shape), int(rows)])
-    shape = [int(size) for size in add.outputs[0].shape]
-    back = _reshape(graph, gemm.outputs[0], shape, f"{add.name}.shape", matmul)
+    _describe(gemm, f"{out}.gemm", (rows, turned.shape[0]))
+    back = _reshape(graph, gemm.outputs[0], shape, f"{out}.shape")
     for node in (flat, gemm, back):
         node.metadata_props.update(add.metadata_props)
     ir.convenience.replace_nodes_and_values(
@@ -64,24 +67,25 @@ def _rewrite(graph: ir.Graph, add: ir.Node, matmul: ir.Node, bias: ir.Value) -> 
     )
 
 
-def _reshape(
-    graph: ir.Graph, x: ir.Value, shape: list[int], name: str, like: ir.Node
-) -> ir.Node:
-    target = _initializer(graph, f"{name}.shape", np.array(shape, np.int64))
+def _reshape(graph: ir.Graph, x: ir.Value, shape: tuple[int, ...], name: str) -> ir.Node:
+    target = _initializer(graph, f"{name}.dims", np.array(shape, np.int64))
     node = ir.node("Reshape", [x, target], name=name)
-    node.outputs[0].name = f"{name}.out"
-    node.outputs[0].dtype = x.dtype
-    assert x.shape is not None
-    rows = _rows(x.shape)
-    node.outputs[0].shape = ir.Shape([rows if size == -1 else size for size in shape])
+    _describe(node, name, shape)
     return node
 
 
-def _rows(shape: ir.Shape) -> int:
-    return int(np.prod([int(size) for size in shape][:-1]))
+def _describe(node: ir.Node, name: str, shape: tuple[int, ...]) -> None:
+    output = node.outputs[0]
+    output.name, output.shape = f"{name}.out", ir.Shape(shape)
+    output.type = ir.TensorType(ir.DataType.FLOAT)
 
 
-def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+def _array(value: ir.Value) -> NDArray[Any]:
+    assert value.const_value is not None
+    return value.const_value.numpy()
+
+
+def _initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
     value = ir.val(name, const_value=ir.tensor(array, name=name))
     graph.register_initializer(value)
     return value

@@ -50,7 +50,8 @@ class PackMatMulNBits(ir.passes.InPlacePass):
 
     def _pack(self, graph: ir.Graph, node: ir.Node) -> None:
         x, weight = node.inputs
-        assert x is not None and weight is not None
+        assert x is not None
+        assert weight is not None
         frozen = find_weight(self.weights, node, weight)
         if frozen is None:
             raise KeyError(f"{weight_name(node)}: no frozen weight ({node.op_type} {node.name})")

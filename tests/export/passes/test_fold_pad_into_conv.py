@@ -9,7 +9,8 @@ from autoneural.export.passes.fold_pad_into_conv import FoldPadIntoConv
 MODEL = """
 <ir_version: 10, opset_import: ["" : 23]>
 agraph (float[1,2,5,5] x) => (float[1,1,3,3] y)
-<float[1,2,3,3] w = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9}, int64[8] pads = {PADS}, float fill = {FILL}>
+<float[1,2,3,3] w = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7,8,9}, int64[8] pads = {PADS},
+ float fill = {FILL}>
 {
   padded = Pad <mode = "MODE"> (x, pads, fill)
   y = Conv <kernel_shape = [3, 3], strides = [STRIDE, STRIDE]> (padded, w)

@@ -1,0 +1,161 @@
+"""Probe: how small may the characters of a licence plate be before the tiny encoder cannot read?
+
+    python runs/probe_plates.py [--minutes 60] [--threads 1] [--tokens 8|16]
+
+Plates only: seven random characters, glyphs 8 to 24 px high, anywhere in a 256 px picture, slightly
+turned, blurred and noisy. `cockpit-tiny`'s encoder learns from nothing with one attention query and
+one classifier per character; the test plates use fonts that training never saw. Prints characters
+and whole plates read, by glyph height; one JSON line at the end. `--minutes` counts processor time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoneural.config import MobileNetV5Config, preset
+from autoneural.data.cockpit.fonts import COMMON, FONTS, HELD_OUT
+from autoneural.data.cockpit.render import rasterise
+from autoneural.model.vision_encoder import MobileNetV5
+from autoneural.train.device import autocast, pick_precision
+from autoneural.train.loss import attribute_loss
+from autoneural.train.vision_heads import AttributeHeads
+
+LETTERS = "ABCDEFGHJKLMNPRSTUVWXYZ0123456789"
+SLOTS, SIZE, HEIGHTS = 7, 256, (8, 24)
+CPU = torch.device("cpu")
+
+
+def draw(index: int, split: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Picture uint8 [3, SIZE, SIZE], the characters' classes [SLOTS], the glyphs' height in px."""
+    rng = np.random.default_rng((index, split == "test"))
+    height = int(rng.integers(HEIGHTS[0], HEIGHTS[1] + 1))
+    classes = rng.integers(0, len(LETTERS), SLOTS)
+    text = "".join(LETTERS[i] for i in classes)
+    names = HELD_OUT if split == "test" else COMMON
+    name = names[int(rng.integers(len(names)))]
+    font = FONTS[name]
+    # Capitals are about 0.7 em high.
+    em, step, width = height / 0.7, 0.82 * height, height * 0.82 * SLOTS + height
+    x, y = rng.uniform(2, SIZE - width - 2), rng.uniform(4, SIZE - 2 * height - 4)
+    light = int(rng.integers(190, 250))
+    body = ",".join(str(v) for v in rng.integers(20, 200, 3))
+    style = f'font-size="{em:.1f}" font-family="{font.family}" font-weight="{font.weight}"'
+    glyphs = "".join(
+        f'<text x="{x + height + step * i:.1f}" y="{y + 1.4 * height:.1f}" text-anchor="middle"'
+        f" {style}>{character}</text>"
+        for i, character in enumerate(text)
+    )
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SIZE} {SIZE}">'
+        f'<rect width="{SIZE}" height="{SIZE}" fill="rgb({body})"/>'
+        f'<g transform="rotate({rng.uniform(-4, 4):.1f} {x + width / 2:.0f} {y + height:.0f})">'
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{1.8 * height:.1f}" rx="2"'
+        f' fill="rgb({light},{light},{light})"/>{glyphs}</g></svg>'
+    )
+    pixels = np.asarray(rasterise(svg, SIZE, (name,)), dtype=np.float32)
+    pixels = pixels * rng.uniform(0.6, 1.1) + rng.standard_normal(pixels.shape[:2])[..., None] * 6
+    return pixels.clip(0, 255).astype(np.uint8).transpose(2, 0, 1), classes, height
+
+
+def pictures(start: int, count: int, split: str) -> tuple[Tensor, Tensor, list[int]]:
+    """`count` pictures as uint8 [N,3,S,S], their classes [N, SLOTS] and glyph heights."""
+    with ThreadPoolExecutor(1) as pool:
+        drawn = list(pool.map(lambda i: draw(i, split), range(start, start + count)))
+    pixels, classes, heights = zip(*drawn, strict=True)
+    return torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.stack(classes)), list(heights)
+
+
+class Reader(torch.nn.Module):
+    """`cockpit-tiny`'s encoder with `tokens` x `tokens` visual tokens, and one head per slot."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        config = preset("cockpit-tiny").vision
+        assert isinstance(config, MobileNetV5Config)
+        config = replace(config, fusion_size=tokens)
+        self.encoder = MobileNetV5(config).to(memory_format=torch.channels_last)
+        self.heads = AttributeHeads([len(LETTERS)] * SLOTS, config.out_channels, tokens**2)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        scaled = pixels.float().div(255).contiguous(memory_format=torch.channels_last)
+        return self.heads(self.encoder(scaled))
+
+
+def train(reader: Reader, seconds: float, cached: int, batch: int = 32) -> int:
+    """Train for `seconds` of processor time, drawing included; returns the pictures seen."""
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=2e-3, betas=(0.9, 0.98))
+    precision, began, seen = pick_precision("auto", CPU), time.process_time(), 0
+    cache: dict[int, tuple[Tensor, Tensor, list[int]]] = {}
+    while (spent := (time.process_time() - began) / seconds) < 1:
+        start = seen % cached
+        if start not in cache:
+            cache[start] = pictures(start, batch, "train")
+        pixels, classes, _ = cache[start]
+        for group in optimizer.param_groups:
+            warm = min(1.0, seen / (100 * batch))
+            group["lr"] = 2e-3 * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * spent)))
+        with autocast(precision, CPU):
+            loss = attribute_loss(reader(pixels), classes) / classes.numel()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        seen += batch
+        if seen % (50 * batch) == 0:
+            print(f"{seen:7d} pictures  {spent:6.1%}  loss {loss.item():.3f}", flush=True)
+    return seen
+
+
+@torch.inference_mode()
+def read(reader: Reader, count: int, split: str) -> list[dict[str, float]]:
+    """Characters and whole plates right, per band of four pixels of glyph height."""
+    bands: dict[int, list[Tensor]] = defaultdict(list)
+    for start in range(0, count, 50):
+        pixels, classes, heights = pictures(10**6 + start, 50, split)
+        right = reader(pixels).argmax(-1) == classes
+        for row, height in zip(right, heights, strict=True):
+            bands[height // 4 * 4].append(row)
+    rows: list[dict[str, float]] = []
+    for height, members in sorted(bands.items()):
+        right = torch.stack(members).float()
+        plates = right.all(1).float().mean().item()
+        characters = right.mean().item()
+        rows.append({"height": height, "n": len(right), "characters": characters, "plates": plates})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=8)
+    parser.add_argument("--cached", type=int, default=16_000, help="pictures drawn, then reused")
+    parser.add_argument("--count", type=int, default=2000, help="pictures read per split")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    reader = Reader(args.tokens)
+    seen = train(reader, 60 * args.minutes, args.cached)
+    report = {"minutes": args.minutes, "tokens": args.tokens**2, "pictures": seen}
+    for name, split in (("seen_fonts", "train"), ("held_out_fonts", "test")):
+        report[name] = read(reader, args.count, split)
+        for row in report[name]:
+            print(
+                f"{name:15} {row['height']:.0f}-{row['height'] + 3:.0f} px  "
+                + ", ".join(f"{key} {row[key]:.3f}" for key in ("characters", "plates"))
+            )
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

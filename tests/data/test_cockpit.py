@@ -1,0 +1,315 @@
+"""Cockpit scenes: determinism, truth of the answers, closed vocabularies, balance, disjointness."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoneural.data.cockpit import (
+    TASKS,
+    Scene,
+    caption_row,
+    conversation,
+    eval_rows,
+    render,
+    rows,
+)
+from autoneural.data.cockpit.base import SPLITS
+
+NAMES = tuple(TASKS)
+
+
+def _answers(scene: Scene) -> dict[str, str]:
+    return {q.kind: q.answer for q in TASKS[scene.task].questions(scene)}
+
+
+def _prompt(scene: Scene, kind: str) -> str:
+    return next(q.prompt for q in TASKS[scene.task].questions(scene) if q.kind == kind)
+
+
+def _scenes(task: str, n: int, split: str = "train") -> list[Scene]:
+    return [TASKS[task].sample(seed, split) for seed in range(n)]  # type: ignore[arg-type]
+
+
+def _expect_fatigue(scene: Scene) -> dict[str, str]:
+    t = scene.attributes
+    sleepy = t["eyes"] in ("closed", "half closed") or t["mouth"] == "yawning"
+    busy = t["phone"] != "none" or t["gaze"] in ("left", "right", "down")
+    state = "asleep" if t["eyes"] == "closed" else "drowsy" if sleepy else "alert"
+    state = "distracted" if state == "alert" and busy else state
+    rest = {True: "needs a break", False: "needs no break"}[sleepy]
+    return {
+        "eyes": t["eyes"],
+        "mouth": t["mouth"],
+        "phone": "no phone" if t["phone"] == "none" else t["phone"],
+        "belt": t["belt"],
+        "eyewear": "nothing" if t["eyewear"] == "none" else t["eyewear"],
+        "state": state,
+        "break": "yes" if sleepy else "no",
+        "sentence": f"The driver is {state} and {rest}.",
+        **({} if t["eyes"] == "closed" else {"gaze": t["gaze"]}),
+    }
+
+
+def _expect_hmi(scene: Scene) -> dict[str, str]:
+    t = scene.attributes
+    speed = sum(
+        int(t[place]) * value
+        for place, value in (("hundreds", 100), ("tens", 10), ("ones", 1))
+        if t[place] != "none"
+    )
+    lit = [key.removeprefix("light ") for key, value in t.items() if value == "on"]
+    signed = t["sign"] != "none"
+    asked = next(key for key in _LIGHTS if f" {key} " in _prompt(scene, "light_on"))
+    return {
+        "speed": str(speed),
+        "limit": t["sign"] if signed else "no sign",
+        "over": ("yes" if speed > int(t["sign"]) else "no") if signed else "no sign",
+        "gear": t["gear"],
+        "manoeuvre": t["manoeuvre"],
+        "charge": t["charge"],
+        "count": str(len(lit)),
+        "light_on": "yes" if asked in lit else "no",
+        "menu": t["menu"],
+        **({"light": (lit or ["none"])[0]} if len(lit) < 2 else {}),
+    }
+
+
+_LIGHTS = [a.removeprefix("light ") for a in TASKS["hmi"].attributes if a.startswith("light ")]
+
+
+def _expect_boarding(scene: Scene) -> dict[str, str]:
+    t = scene.attributes
+    here = t["side"] == t["door"]
+    danger = here and (t["distance"] == "near" or t["object"] in ("car", "scooter"))
+    return {
+        "object": t["object"].replace("none", "nothing"),
+        "distance": t["distance"].replace("none", "nothing there"),
+        "side": t["side"].replace("none", "nothing there"),
+        "door": t["door"],
+        "ground": t["ground"],
+        "light": t["light"],
+        "weather": t["weather"],
+        "action": "wait" if danger else "open",
+    }
+
+
+EXPECT = {"fatigue": _expect_fatigue, "hmi": _expect_hmi, "boarding": _expect_boarding}
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_answers_agree_with_an_independent_derivation(task: str) -> None:
+    for scene in _scenes(task, 300) + _scenes(task, 100, "test"):
+        answers, expected = _answers(scene), EXPECT[task](scene)
+        assert {kind: answers[kind] for kind in expected} == expected
+        assert set(answers) - set(expected) <= {"json", "sentence"}
+        for key, value in json.loads(answers["json"]).items():
+            truth = scene.attributes[key]
+            assert str(value) == truth
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_attributes_stay_in_their_closed_vocabulary(task: str) -> None:
+    vocabulary, seen = TASKS[task].attributes, defaultdict(set)
+    for scene in _scenes(task, 600):
+        assert set(scene.attributes) == set(vocabulary)
+        for key, value in scene.attributes.items():
+            seen[key].add(value)
+    assert {key: set(values) for key, values in vocabulary.items()} == dict(seen)
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_scene_is_a_function_of_its_seed(task: str) -> None:
+    first, again = _scenes(task, 20), _scenes(task, 20)
+    assert first == again
+    assert [_answers(a) for a in first] == [_answers(b) for b in again]
+    assert len({json.dumps(scene.params) for scene in first}) == 20
+    assert first[0].params == json.loads(json.dumps(first[0].params))
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_guessing_the_commonest_answer_stays_poor(task: str) -> None:
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for row, _ in eval_rows(task, 250 * len(TASKS[task].kinds), split="train"):
+        counts[row["kinds"][0]][row["messages"][1]["content"][0]["text"]] += 1
+    majority = {kind: max(c.values()) / c.total() for kind, c in counts.items()}
+    assert set(majority) == set(TASKS[task].kinds)
+    assert max(majority.values()) < 0.58, majority  # 0.5, and 250 draws scatter by 0.03
+    assert np.mean(list(majority.values())) < 0.42, majority
+
+
+def _shades(task: str, split: str) -> set[str]:
+    keys = {
+        "fatigue": ("skin", "hair", "cloth", "seat", "hat"),
+        "hmi": ("accent", "shade"),
+        "boarding": ("paint", "own", "cloth", "skin"),
+    }[task]
+    return {f"{key}{s.params[key]}" for s in _scenes(task, 300, split) for key in keys}
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_the_test_split_has_its_own_shades_and_streams(task: str) -> None:
+    assert not _shades(task, "test") & (_shades(task, "train") | _shades(task, "val"))
+    looks = {split: {json.dumps(s.params) for s in _scenes(task, 50, split)} for split in SPLITS}
+    assert not looks["train"] & looks["val"]
+    assert not looks["train"] & looks["test"]
+
+
+@pytest.mark.parametrize(
+    ("task", "key"),
+    [
+        ("fatigue", "hair_style"),
+        ("fatigue", "seat_style"),
+        ("hmi", "layout"),
+        ("boarding", "place"),
+    ],
+)
+def test_the_test_split_mixes_in_a_held_out_layout(task: str, key: str) -> None:
+    seen = {s: Counter(x.params[key] for x in _scenes(task, 300, s)) for s in SPLITS}
+    held_out = set(seen["test"]) - set(seen["train"]) - set(seen["val"])
+    share = sum(seen["test"][name] for name in held_out) / 300
+    assert 0.25 < share < 0.55
+
+
+def test_fonts_are_disjoint() -> None:
+    fonts = {s: {x.params["fonts"][0] for x in _scenes("hmi", 200, s)} for s in SPLITS}
+    assert fonts["train"] == fonts["val"]
+    assert len(fonts["test"]) > 1
+    assert not fonts["test"] & fonts["train"]
+
+
+def test_pixels_agree_between_processes(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from autoneural.data.cockpit import TASKS, render\n"
+        "np.save(sys.argv[1], np.stack([render(t.sample(5, 'test')) for t in TASKS.values()]))"
+    )
+    path = tmp_path / "pixels.npy"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    here = np.stack([render(task.sample(5, "test")) for task in TASKS.values()])
+    there = np.load(path)
+    assert here.shape == (3, 256, 256, 3)
+    assert here.dtype == np.uint8
+    assert np.abs(here.astype(int) - there.astype(int)).max() <= 2
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_pictures_differ_and_use_the_range(task: str) -> None:
+    a, b = (render(scene) for scene in _scenes(task, 2))
+    assert np.abs(a.astype(int) - b).mean() > 5
+    assert a.std() > 15
+    assert render(_scenes(task, 1)[0], size=64).shape == (64, 64, 3)
+
+
+def test_infrared_is_grey_and_day_is_not() -> None:
+    scenes = {scene.attributes["camera"]: scene for scene in _scenes("fatigue", 60)}
+    spread = {key: np.ptp(render(s).astype(int), axis=2).mean() for key, s in scenes.items()}
+    assert spread["infrared"] == 0
+    assert spread["day"] > 3
+
+
+def _flip(task: str, seed: int, **changes: str) -> float:
+    """Largest pixel change when only an attribute changes."""
+    scene = TASKS[task].sample(seed, "train")
+    other = Scene(task, seed, "train", {**scene.attributes, **changes}, scene.params)
+    return float(np.abs(render(scene).astype(int) - render(other)).max())
+
+
+@pytest.mark.parametrize(
+    ("task", "key"),
+    [
+        *(("fatigue", k) for k in ("eyes", "mouth", "gaze", "phone", "belt", "headwear")),
+        *(("hmi", k) for k in ("ones", "sign", "gear", "charge", "manoeuvre", "menu")),
+        *(("boarding", k) for k in ("object", "side", "door", "ground", "weather")),
+    ],
+)
+def test_every_asked_attribute_shows_in_the_picture(task: str, key: str) -> None:
+    scene = next(
+        s
+        for s in _scenes(task, 99)
+        if "none" not in (s.attributes.get("object"), s.attributes.get("eyewear"))
+        and s.attributes.get("eyes") != "cannot tell"
+    )
+    for value in TASKS[task].attributes[key]:
+        if value not in (scene.attributes[key], "none", "cannot tell"):
+            assert _flip(task, scene.seed, **{key: value}) > 40, value
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_rows_are_pure_functions_of_their_index(task: str) -> None:
+    whole = [row for row, _ in rows(task, "train", 0, 40)]
+    assert [row for row, _ in rows(task, "train", 10, 20)] == whole[10:20]
+    assert len({row["id"] for row in whole}) == 40
+    assert whole != [row for row, _ in rows(task, "train", 0, 40, seed=1)]
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_rows_follow_the_messages_schema(task: str) -> None:
+    pairs = 0
+    for row, scenes in rows(task, "train", 0, 400):
+        roles = [message["role"] for message in row["messages"]]
+        assert roles == ["user", "assistant"] * len(row["kinds"])
+        parts = [part for message in row["messages"] for part in message["content"]]
+        assert sum(part["type"] == "image" for part in parts) == len(scenes)
+        assert ("attributes" in row) == (len(scenes) == 1)
+        pairs += len(scenes) == 2
+    assert 12 <= pairs <= 48  # about 8 % of 400, less what nothing decides
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_rare_kinds_are_rare_in_conversations(task: str) -> None:
+    kinds = Counter(kind for s in _scenes(task, 300) for kind in conversation(s)["kinds"])
+    assert 0.15 < kinds["json"] / 300 < 0.35
+    assert 0.15 < kinds["sentence"] / 300 < 0.35
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_compare_names_the_picture_where_the_statement_holds(task: str) -> None:
+    scenes, found = _scenes(task, 80), set()
+    for a, b in zip(scenes[::2], scenes[1::2], strict=True):
+        question, mirrored = TASKS[task].compare(a, b), TASKS[task].compare(b, a)
+        assert TASKS[task].compare(a, a) is None
+        if question is not None and mirrored is not None:
+            found.add(question.answer)
+            assert {question.answer, mirrored.answer} == {"the first", "the second"}
+            assert question.prompt == mirrored.prompt
+    assert found == {"the first", "the second"}
+
+
+def test_captions_tell_different_truths_apart() -> None:
+    """Every attribute that changes (with what follows from it) changes the caption."""
+    for task in NAMES:
+        by_caption: dict[str, dict[str, str]] = {}
+        for scene in _scenes(task, 400):
+            caption = TASKS[task].caption(scene)
+            assert by_caption.setdefault(caption, scene.attributes) == scene.attributes
+            assert re.fullmatch(r"[A-Z].*\.", caption)
+            assert caption_row(scene)["messages"][1]["content"][0]["text"] == caption
+
+
+def test_phrasings_vary() -> None:
+    for task in NAMES:
+        prompts: dict[str, set[str]] = defaultdict(set)
+        for scene in _scenes(task, 200):
+            for question in TASKS[task].questions(scene):
+                prompts[question.kind].add(question.prompt)
+        assert min(len(options) for options in prompts.values()) >= 2
+
+
+def test_eval_rows_ask_once_per_picture_round_robin() -> None:
+    kinds, seeds = [], set()
+    for row, (scene,) in eval_rows("hmi", 24):
+        kinds += row["kinds"]
+        seeds.add(scene.seed)
+        assert scene.split == "test"
+    assert kinds == list(TASKS["hmi"].kinds) * 2
+    assert len(seeds) == 24
+    trained = {s.seed for _, scenes in rows("hmi", "train", 0, 50) for s in scenes}
+    assert not trained & seeds

@@ -1,0 +1,143 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoneural.bundle import Bundle
+from autoneural.checkpoint import save_checkpoint
+from autoneural.compress.quantize import frozen_tensors
+from autoneural.errors import UserError
+from autoneural.export.bundle import build_bundle
+from tests.export.conftest import CONFIG, CONTEXT, WIDTH, Quantised
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(
+    quantised: Quantised, tokenizer: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    tensors = frozen_tensors(quantised.model)
+    recipe = {"name": "test", "metrics": {"mean": 0.5}}
+    return save_checkpoint(folder, tensors, CONFIG, tokenizer, recipe, quantised.encodings)
+
+
+def build(checkpoint: Path, out: Path, *targets: str, **options: int) -> tuple[Bundle, list[str]]:
+    lines: list[str] = []
+    sizes = {"context": CONTEXT, "prefill_width": WIDTH, **options}
+    return build_bundle(checkpoint, out, targets, progress=lines.append, **sizes), lines
+
+
+@pytest.fixture(scope="module")
+def built(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, list[str]]:
+    return build(checkpoint, tmp_path_factory.mktemp("bundles") / "out", "cpu", "qdq", "float")
+
+
+@pytest.fixture(scope="module")
+def bundle(built: tuple[Bundle, list[str]]) -> Bundle:
+    return built[0]
+
+
+def test_all_targets_in_one_verified_bundle(built: tuple[Bundle, list[str]]):
+    bundle, lines = built
+    assert list(bundle.targets) == ["cpu", "qdq", "float"]
+    assert [g.role for g in bundle.target("qdq").graphs] == ["vision", "prefill", "decode", "head"]
+    assert bundle.target("qdq").precision == {
+        "vision": "w8a16",
+        "language": "w4a16",
+        "head": "w8a16",
+    }
+    assert bundle.target("cpu").precision["language"] == "w4a32"
+    assert bundle.target("cpu").mask_value == -1e4
+    assert -1e4 < bundle.target("qdq").mask_value < 0
+    assert [(s.kind, s.past, s.present) for s in bundle.state] == [
+        ("conv", "past_conv.0", "conv_window.0"),
+        ("attention", "past_key_values.1", "present.1"),
+    ]
+    assert sum("SQNR" in line for line in lines) == 12
+    assert [p.name for p in bundle.folder.parent.iterdir()] == ["out"]
+
+
+def test_integer_ends_carry_their_encodings(bundle: Bundle):
+    ends = [t for g in bundle.target("qdq").graphs for t in (*g.inputs, *g.outputs)]
+    assert {t.dtype for t in ends} == {"uint16"}
+    assert all(t.scale for t in ends)
+    pixels = bundle.target("qdq").graphs[0].inputs[0]
+    assert (pixels.scale, pixels.zero_point) == (pytest.approx(1 / 65535), 0)
+    table = bundle.target("qdq").embedding
+    embeds = next(t for t in ends if t.name == "inputs_embeds")
+    assert (table.scale, table.zero_point) == (embeds.scale, embeds.zero_point)
+
+
+def test_embedding_tables_are_one_table(bundle: Bundle, quantised: Quantised):
+    expected = quantised.frozen_model.language_model.model.embed_tokens.weight.detach().numpy()
+    real = np.fromfile(bundle.path(bundle.target("float").embedding.file), "<f4")
+    np.testing.assert_array_equal(real.reshape(expected.shape), expected)
+    table = bundle.target("qdq").embedding
+    integers = np.fromfile(bundle.path(table.file), "<u2").reshape(table.shape)
+    assert table.scale is not None
+    back = (integers.astype(np.float32) - table.zero_point) * table.scale
+    assert np.abs(back - expected).max() <= table.scale
+
+
+def test_the_bundle_says_what_made_it(bundle: Bundle):
+    manifest = json.loads((bundle.folder / "manifest.json").read_text())
+    assert manifest["metrics"] == {"mean": 0.5}
+    assert set(manifest["recipe"]) == {"sha256", "weights_sha256"}
+    assert manifest["created_by"].startswith("autoneural ")
+
+
+def test_building_again_gives_the_same_bytes(checkpoint: Path, bundle: Bundle, tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "manifest.json").write_text("{}")  # an earlier bundle, to be replaced
+    again, _ = build(checkpoint, out, "qdq")
+    assert list(again.targets) == ["qdq"]
+    files = {k: v for k, v in bundle.manifest["files"].items() if k in again.manifest["files"]}
+    assert files == again.manifest["files"]
+
+
+def test_a_float_checkpoint_makes_float_graphs_only(
+    quantised: Quantised, tokenizer: Path, tmp_path: Path
+):
+    folder = save_checkpoint(tmp_path / "ckpt", quantised.float_model, CONFIG, tokenizer, {})
+    bundle, _ = build(folder, tmp_path / "out", "float")
+    assert list(bundle.targets) == ["float"]
+    with pytest.raises(UserError, match="cpu needs a quantised checkpoint"):
+        build(folder, tmp_path / "other", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("targets", "options", "message"),
+    [
+        (("htp",), {}, "choose from float, cpu, qdq"),
+        ((), {}, "choose from"),
+        (("qdq",), {"context": 128}, "<= 64, the model's positions"),
+        (("qdq",), {"prefill_width": 32}, "need 0 < width <= context"),
+    ],
+)
+def test_bad_requests_are_one_line(
+    targets: tuple[str, ...],
+    options: dict[str, int],
+    message: str,
+    checkpoint: Path,
+    tmp_path: Path,
+):
+    with pytest.raises(UserError, match=message):
+        build(checkpoint, tmp_path / "out", *targets, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_something_else_is_not_replaced(checkpoint: Path, tmp_path: Path):
+    (tmp_path / "letters.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds something else"):
+        build(checkpoint, tmp_path, "qdq")
+    assert (tmp_path / "letters.txt").read_text() == "mine"
