@@ -1,4 +1,4 @@
-"""The one exception that reaches a user: a single line saying what is wrong, where, and what to do."""
+"""The one exception that reaches a user: one line saying what is wrong, where, and what to do."""
 
 
 class UserError(Exception):

@@ -1,4 +1,6 @@
-"""Draws an instrument cluster. A layout says where each instrument sits and how large it is."""
+"""Draws an instrument cluster of three bands: warning lights, menu tabs and the body between,
+above or below them, where a layout says where each instrument sits and how large it is.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from autoneural.data.cockpit.fonts import FONTS
 from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, mix
 
 Place = tuple[float, float, float]
-"""Centre x, centre y, scale."""
+"""Centre x, centre y from the top of the body, scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,31 +21,43 @@ class Layout:
     speed: Place
     dial: bool
     arrow: Place
+    distance: tuple[float, float]
+    """From the centre of the arrow."""
     sign: Place
     gear: Place
     charge: Place
-    lights: float
-    """y of the row of warning lights."""
-    tabs: float
-    """y of the row of menu tabs."""
 
 
+_BESIDE, _BELOW = (50, 6), (0, 46)
 LAYOUTS_BY_NAME = {
-    "left": Layout(speed=(69, 112, 1), dial=True, arrow=(167, 82, 1), sign=(196, 142, 1),
-                   gear=(196, 188, 1), charge=(72, 192, 1), lights=26, tabs=230),
-    "right": Layout(speed=(184, 112, 1), dial=True, arrow=(34, 82, 1), sign=(58, 142, 1),
-                    gear=(60, 188, 1), charge=(186, 192, 1), lights=26, tabs=230),
-    "centre": Layout(speed=(128, 100, 1.22), dial=False, arrow=(36, 92, 0.95), sign=(222, 92, 1),
-                     gear=(186, 178, 1), charge=(70, 178, 1), lights=26, tabs=228),
-    "low": Layout(speed=(70, 152, 1), dial=True, arrow=(167, 118, 1), sign=(196, 180, 1),
-                  gear=(196, 228, 1), charge=(72, 232, 1), lights=70, tabs=24),
-    "tower": Layout(speed=(76, 54, 1.1), dial=False, arrow=(164, 38, 0.95), sign=(202, 98, 1),
-                    gear=(66, 118, 1), charge=(70, 152, 1), lights=190, tabs=232),
-    "mirror": Layout(speed=(186, 56, 1.1), dial=False, arrow=(34, 38, 0.95), sign=(52, 96, 1),
-                     gear=(184, 120, 1), charge=(180, 154, 1), lights=192, tabs=232),
+    "left": Layout(speed=(69, 63, 1), dial=True, arrow=(167, 33, 1), distance=_BESIDE,
+                   sign=(196, 93, 1), gear=(196, 139, 1), charge=(72, 143, 1)),
+    "right": Layout(speed=(184, 63, 1), dial=True, arrow=(34, 33, 1), distance=_BESIDE,
+                    sign=(58, 93, 1), gear=(60, 139, 1), charge=(186, 143, 1)),
+    "centre": Layout(speed=(128, 51, 1.22), dial=False, arrow=(36, 43, 0.95), distance=_BELOW,
+                     sign=(222, 43, 1), gear=(186, 129, 1), charge=(70, 129, 1)),
+    "east": Layout(speed=(190, 94, 1.1), dial=False, arrow=(103, 40, 1), distance=_BELOW,
+                   sign=(42, 62, 1), gear=(192, 22, 1), charge=(70, 138, 1)),
+    "west": Layout(speed=(66, 94, 1.1), dial=False, arrow=(153, 40, 1), distance=_BELOW,
+                   sign=(214, 62, 1), gear=(64, 22, 1), charge=(184, 138, 1)),
+    "tower": Layout(speed=(76, 51, 1.1), dial=False, arrow=(164, 35, 0.95), distance=_BESIDE,
+                    sign=(202, 95, 1), gear=(66, 112, 1), charge=(70, 144, 1)),
+    "mirror": Layout(speed=(186, 53, 1.1), dial=False, arrow=(34, 35, 0.95), distance=_BESIDE,
+                     sign=(52, 93, 1), gear=(184, 114, 1), charge=(180, 144, 1)),
 }  # fmt: skip
-LAYOUTS = ("left", "right", "centre", "low")
+LAYOUTS = ("left", "right", "centre", "east", "west")
 LAYOUTS_HELD_OUT = ("tower", "mirror")
+BANDS = {"lights": 48, "tabs": 46, "body": 158}
+"""Heights, 252 in all."""
+ORDERS = (
+    ("lights", "body", "tabs"),
+    ("lights", "tabs", "body"),
+    ("tabs", "body", "lights"),
+    ("tabs", "lights", "body"),
+    ("body", "tabs", "lights"),
+)
+ORDERS_HELD_OUT = (("body", "lights", "tabs"),)
+CHARGES = ("empty", "25 percent", "50 percent", "75 percent", "100 percent")
 THEMES = {
     "dark": ("#101318", "#f2f5f8"),
     "light": ("#e4e8ec", "#14181e"),
@@ -179,46 +193,42 @@ def _tabs(c: Canvas, style: Style, order: list[str], chosen: str, y: float) -> N
         c.label(x, y + 17, name.capitalize(), 13, fill=ink, **style.font)
 
 
+def _body(c: Canvas, style: Style, truth: dict[str, str], look: dict[str, Any]) -> None:
+    layout, j = LAYOUTS_BY_NAME[look["layout"]], look["jitter"]
+    with c.group(transform=_at(layout.speed, j[0] / 2, j[1] / 2)):
+        _speed(c, style, layout, truth, look["ring"])
+    with c.group(transform=_at(layout.arrow, j[2], j[3] / 2)):
+        _route(c, style, truth)
+    if truth["distance"] != "none":
+        x, y = (a + b for a, b in zip(layout.arrow[:2], layout.distance, strict=True))
+        ink = {"fill": style.ink, **style.font}
+        c.label(x + j[2], y + j[3] / 2, truth["distance"], 17, **ink)
+    with c.group(transform=_at(layout.sign, j[4], j[5] / 2)):
+        _sign(c, style, truth["sign"])
+    with c.group(transform=_at(layout.gear, j[6] / 2, 0)):
+        _gear(c, style, truth["gear"])
+    with c.group(transform=_at(layout.charge, 0, j[7] / 3)):
+        _charge(c, style, CHARGES.index(truth["charge"]))
+
+
 def cluster(truth: dict[str, str], look: dict[str, Any]) -> str:
     """The SVG of a cluster with attributes `truth` and appearance `look`."""
-    c, style, layout = Canvas(), _style(truth, look), LAYOUTS_BY_NAME[look["layout"]]
-    j = look["jitter"]
+    c, style = Canvas(), _style(truth, look)
     c.rect(0, 0, SIDE, SIDE, dark(style.ground, 0.25))
+    edge = dark(style.ground, 0.5)
     frame = f"translate(128 128) rotate({look['tilt']}) scale({look['zoom']}) translate(-128 -128)"
     with c.group(transform=frame):
-        c.rect(
-            -2, -2, 260, 260, style.ground, rx=14, stroke=dark(style.ground, 0.5), stroke_width=3
-        )
-        with c.group(transform=_at(layout.speed, j[0] / 2, j[1] / 2)):
-            _speed(c, style, layout, truth, look["ring"])
-        with c.group(transform=_at(layout.arrow, j[2], j[3] / 2)):
-            _route(c, style, truth)
-        if truth["distance"] != "none":
-            x, y, _ = layout.arrow
-            below = look["layout"] == "centre"
-            dx, dy = (0, 46) if below else (50, 6)
-            c.label(
-                x + dx + j[2],
-                y + dy + j[3] / 2,
-                truth["distance"],
-                17,
-                fill=style.ink,
-                **style.font,
-            )
-        with c.group(transform=_at(layout.sign, j[4], j[5] / 2)):
-            _sign(c, style, truth["sign"])
-        with c.group(transform=_at(layout.gear, j[6] / 2, 0)):
-            _gear(c, style, truth["gear"])
-        with c.group(transform=_at(layout.charge, 0, j[7] / 3)):
-            _charge(
-                c,
-                style,
-                ("empty", "25 percent", "50 percent", "75 percent", "100 percent").index(
-                    truth["charge"]
-                ),
-            )
-        _lights(c, look, layout.lights)
-        _tabs(c, style, look["tabs"], truth["menu"], layout.tabs)
+        c.rect(-2, -2, 260, 260, style.ground, rx=14, stroke=edge, stroke_width=3)
+        top = 2.0
+        for band in look["order"]:
+            with c.group(transform=f"translate(0 {top})"):
+                if band == "lights":
+                    _lights(c, look, BANDS["lights"] / 2)
+                elif band == "tabs":
+                    _tabs(c, style, look["tabs"], truth["menu"], BANDS["tabs"] / 2)
+                else:
+                    _body(c, style, truth, look)
+            top += BANDS[band]
     if look["glare"]:
         c.path("M150 0 L210 0 L110 256 L50 256 Z", "#ffffff", opacity=0.06)
     return c.text()

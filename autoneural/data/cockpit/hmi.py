@@ -30,7 +30,6 @@ from autoneural.data.cockpit.fonts import COMMON, HELD_OUT
 from autoneural.data.cockpit.icons import LIGHTS, MENU
 
 DIGITS = tuple("0123456789")
-CHARGES = ("empty", "25 percent", "50 percent", "75 percent", "100 percent")
 SIGNS = ("none", "30", "50", "80", "100", "120")
 DISTANCES = ("none", "50 m", "100 m", "200 m", "500 m", "1 km")
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -40,7 +39,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "sign": SIGNS,
     "over": ("yes", "no", "no sign"),
     "gear": ("P", "R", "N", "D"),
-    "charge": CHARGES,
+    "charge": cluster.CHARGES,
     "manoeuvre": ("turn left", "turn right", "straight on", "u-turn", "none"),
     "distance": DISTANCES,
     **{f"light {name}": ("on", "off") for name in LIGHTS},
@@ -167,7 +166,7 @@ def _attributes(rng: Rng) -> dict[str, str]:
         "sign": sign,
         "over": over_limit(speed, sign),
         "gear": gear,
-        "charge": pick(rng, CHARGES),
+        "charge": pick(rng, cluster.CHARGES),
         "manoeuvre": manoeuvre,
         "distance": "none" if manoeuvre == "none" else pick(rng, DISTANCES[1:]),
         **{f"light {name}": "on" if i in lit else "off" for i, name in enumerate(LIGHTS)},
@@ -187,6 +186,7 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
     return {
         "fonts": [pick(rng, pool(split, COMMON, HELD_OUT))],
         "layout": pick(rng, cluster.LAYOUTS_HELD_OUT if held_out else cluster.LAYOUTS),
+        "order": pick(rng, cluster.ORDERS_HELD_OUT if held_out else cluster.ORDERS),
         "shade": pick(rng, shades),
         "accent": pick(rng, pool(split, cluster.ACCENTS, cluster.ACCENTS_HELD_OUT)),
         "lights": [str(name) for name in rng.permutation(lit_lights(truth)).tolist()],
