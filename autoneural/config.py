@@ -273,9 +273,9 @@ _LFM2_350M = TextConfig(
 _LFM2_TINY = TextConfig(
     hidden_size=256,
     intermediate_size=640,
-    layer_types=_layers("ccAcAc"),
+    layer_types=_layers("cAcAcA"),
     num_attention_heads=4,
-    num_key_value_heads=2,
+    num_key_value_heads=4,
     vocab_size=1024,
     max_position_embeddings=1024,
 )

@@ -107,7 +107,7 @@ def _run(session: ort.InferenceSession, feeds: dict[str, Any]) -> dict[str, Any]
 
 def htp_session(model: Path, soc: str, context: Path | None) -> ort.InferenceSession:
     """Compile `model` (writing the context binary), or load one when `context` is None."""
-    import onnxruntime_qnn as qnn
+    import onnxruntime_qnn as qnn  # pyright: ignore[reportMissingImports]
 
     ort.set_default_logger_severity(3)
     ort.register_execution_provider_library("QNNExecutionProvider", qnn.get_library_path())

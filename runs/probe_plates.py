@@ -83,7 +83,7 @@ class Reader(torch.nn.Module):
         config = preset("cockpit-tiny").vision
         assert isinstance(config, MobileNetV5Config)
         config = replace(config, fusion_size=tokens)
-        self.encoder = MobileNetV5(config).to(memory_format=torch.channels_last)
+        self.encoder = MobileNetV5(config).to(memory_format=torch.channels_last)  # pyright: ignore
         self.heads = AttributeHeads([len(LETTERS)] * SLOTS, config.out_channels, tokens**2)
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -28,7 +28,6 @@ ARROWS: dict[str, set[str]] = {
     "compress": {"data", "model", "checkpoint", "train", "target"},
     "export": {"model", "checkpoint", "compress", "target", "bundle"},
     "runtime": {"data", "target", "bundle"},
-    "npu": {"target", "bundle"},
 }
 # Files at the top level that belong to one of the stages above.
 PART_OF = {"manifest": "bundle", "onnx_external": "bundle", "chat": "runtime", "demo": "runtime"}

@@ -68,17 +68,22 @@ class ModelAnswerer:
 
 
 def load_answerer(name: str) -> ModelAnswerer:
-    """The checkpoint called `name`: float in fp32, or quantised as its QDQ graphs compute."""
-    checkpoint, folder = load_checkpoint(name), find_checkpoint(name)
-    config = checkpoint.config
-    if checkpoint.encodings is None:
-        model = VLM(config)
-        load_weights(model, checkpoint.state_dict, folder)
-    else:
-        model = load_quantized(name)
-    tokenizer, vision = Tokenizer.load(folder), config.vision
+    """An answerer of the checkpoint called `name`."""
+    model, tokenizer = load_model(name), Tokenizer.load(find_checkpoint(name))
+    config = model.config
+    vision = config.vision
     processor = Processor(tokenizer, vision.image_size, vision.num_tokens, config.resize)
     return ModelAnswerer(model, processor)
+
+
+def load_model(name: str) -> VLM:
+    """The checkpoint's model: float in fp32, or quantised as its QDQ graphs compute."""
+    checkpoint = load_checkpoint(name)
+    if checkpoint.encodings is not None:
+        return load_quantized(name)
+    model = VLM(checkpoint.config)
+    load_weights(model, checkpoint.state_dict, find_checkpoint(name))
+    return model
 
 
 def _batches(window: Sequence[ModelInputs]) -> Iterator[list[int]]:

@@ -186,7 +186,7 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
     return {
         "fonts": [pick(rng, pool(split, COMMON, HELD_OUT))],
         "layout": pick(rng, cluster.LAYOUTS_HELD_OUT if held_out else cluster.LAYOUTS),
-        "order": pick(rng, cluster.ORDERS_HELD_OUT if held_out else cluster.ORDERS),
+        "order": list(pick(rng, cluster.ORDERS_HELD_OUT if held_out else cluster.ORDERS)),
         "shade": pick(rng, shades),
         "accent": pick(rng, pool(split, cluster.ACCENTS, cluster.ACCENTS_HELD_OUT)),
         "lights": [str(name) for name in rng.permutation(lit_lights(truth)).tolist()],
