@@ -119,7 +119,9 @@ def _add_data(verbs: argparse._SubParsersAction) -> None:
     add.add_argument(
         "--format", choices=("messages", "llava", "parquet", "webdataset"), default="messages"
     )
-    add.add_argument("--sheet", type=Path, metavar="PNG", help="also draw a contact sheet")
+    add.add_argument(
+        "--sheet", type=Path, metavar="PICTURE", help="also draw a contact sheet (.png, .jpg)"
+    )
 
 
 def _add_tokenizer(verbs: argparse._SubParsersAction) -> None:

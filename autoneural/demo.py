@@ -102,7 +102,8 @@ def _conversation(engine: Engine, case: DemoCase) -> Iterator[tuple[DemoTurn, Re
 def _cost(result: Result) -> str:
     timings = result.timings
     speed = timings.to_dict()["predicted_per_second"]
-    encode = f"image encode {timings.image_encode_ms:.1f}"
-    prefill = f"prefill {timings.prompt_ms:.1f} ({timings.prompt_n} tok, {timings.cache_n} cached)"
+    cached = f", {timings.cache_n} cached" if timings.cache_n else ""
+    prefill = f"prefill {timings.prompt_ms:.0f} for {timings.prompt_n} tok{cached}"
+    first = f"ttft {timings.ttft_ms or 0:.0f} ms"
     decode = f"decode {speed:.0f} tok/s" if speed else "decode: one token"
-    return f"ttft {timings.ttft_ms or 0:.1f} ms = {encode} + {prefill} + rest; {decode}"
+    return f"{first} (image encode {timings.image_encode_ms:.0f}, {prefill}); {decode}"

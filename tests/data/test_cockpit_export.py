@@ -142,3 +142,8 @@ def test_sheet_shows_every_task(tmp_path: Path) -> None:
         page = np.asarray(picture)
     assert page.shape[1] > 1500
     assert page.std() > 20
+
+
+def test_a_sheet_is_a_picture(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"sheet.txt: a contact sheet is a .png or a .jpg"):
+        write_sheet(tmp_path / "sheet.txt", ("hmi",), "val")

@@ -13,6 +13,7 @@ from autoneural.data.cockpit.fonts import font_file
 from autoneural.data.cockpit.render import draw
 from autoneural.data.cockpit.rows import scene_seed
 from autoneural.data.cockpit.tasks import TASKS
+from autoneural.errors import UserError
 
 CELL, TEXT, GAP = 256, 104, 10
 
@@ -53,6 +54,8 @@ def contact_sheet(
 
 
 def write_sheet(path: Path, tasks: Sequence[str], split: Split, seed: int = 0) -> None:
-    """Saves the contact sheet as PNG."""
+    """Saves the contact sheet in the format of its name. UserError for a name that has none."""
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"{path}: a contact sheet is a .png or a .jpg")
     path.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(tasks, split, seed).save(path)
