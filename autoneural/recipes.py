@@ -32,6 +32,7 @@ from autoneural.train.sources import Form, derive_source
 from autoneural.train.state import load_position
 from autoneural.train.trainer import Outcome, RunOptions, Trainer
 
+LICENCE = "Apache-2.0"
 _D = TypeVar("_D")
 
 
@@ -133,6 +134,7 @@ def run_recipe(
             "made_by": f"autoneural {autoneural.__version__}, torch {torch.__version__}",
             **identity,
             "device": f"{trainer.device.type}, {trainer.precision}",
+            "licences": _licences(start),
             "stages": trainer.position.results,
         }
         save_checkpoint(folder, trainer.model, config, tokenizer, made)
@@ -186,6 +188,13 @@ def _initial_model(chosen: Recipe, start: str | Path | None) -> VLM:
     model = VLM(checkpoint.config)
     load_weights(model, checkpoint.state_dict, start)
     return model
+
+
+def _licences(start: str | Path | None) -> dict[str, str]:
+    """Of the weights: ours when they began at random, else those of what they began from."""
+    return (
+        {"weights": LICENCE} if start is None else load_checkpoint(start).recipe.get("licences", {})
+    )
 
 
 def preset_config(name: str) -> ModelConfig:

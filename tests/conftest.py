@@ -115,7 +115,8 @@ def tiny_checkpoint(
         embeddings[tokenizer.eos_id] = 0.0
     folder = tmp_path_factory.mktemp("checkpoint")
     tokenizer.save(folder / "tokenizer")
-    save_checkpoint(folder / "tiny", model, tiny_config, folder / "tokenizer", {"seed": 0})
+    made = {"seed": 0, "licences": {"weights": "CC0-1.0"}}
+    save_checkpoint(folder / "tiny", model, tiny_config, folder / "tokenizer", made)
     return TinyCheckpoint(folder / "tiny", model, tokenizer)
 
 

@@ -128,6 +128,7 @@ def test_run_writes_a_checkpoint_that_says_what_made_it(
     assert config == tiny_checkpoint.model.config
     assert made["recipe"] == later.to_dict()
     assert made["parent"] == weights_hash(tiny_checkpoint.folder)
+    assert made["licences"] == {"weights": "CC0-1.0"}
     assert made["rows"]["chat"] == 8
     assert [made["stages"][name]["steps"] for name in ("align", "domain")] == [2, 3]
     assert weights_hash(tmp_path / "run" / "after-domain") == weights_hash(tmp_path / "out")

@@ -135,6 +135,7 @@ def post_training_quantize(
             "calibration_samples": len(samples),
             "parent": weights_hash(folder),
             "parent_recipe": source.recipe,
+            "licences": source.recipe.get("licences", {}),
             "metrics": report.summary(),
         },
         encodings=encodings,
