@@ -102,7 +102,9 @@ def _resolve(name: str) -> Path:
 def user_message(text: str, images: Sequence[Any]) -> Message:
     """A user turn: the images first, as in training, then the text."""
     parts: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]
-    return {"role": "user", "content": parts + ([{"type": "text", "text": text}] if text else [])}
+    if text or not parts:
+        parts.append({"type": "text", "text": text})
+    return {"role": "user", "content": parts}
 
 
 def _opening(settings: Settings) -> list[Message]:
