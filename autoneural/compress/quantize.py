@@ -136,7 +136,7 @@ def post_training_quantize(
             "parent": weights_hash(folder),
             "parent_recipe": source.recipe,
             "licences": source.recipe.get("licences", {}),
-            "metrics": report.summary(),
+            "metrics": {"sqnr_db": report.summary()},
         },
         encodings=encodings,
     )
