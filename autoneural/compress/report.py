@@ -58,7 +58,9 @@ class Report:
     def summary(self) -> dict[str, float]:
         """SQNR in dB of the parts that matter, for recipe.json: worst, median, parts' ends."""
         ends = ("vision_encoder.msfa.norm", "projector.linear_2", "language_model.lm_head")
-        figures = [round(module.sqnr_db, 2) for module in self.modules if math.isfinite(module.sqnr_db)]
+        figures = [
+            round(module.sqnr_db, 2) for module in self.modules if math.isfinite(module.sqnr_db)
+        ]
         found = {m.path: round(m.sqnr_db, 2) for m in self.modules if m.path in ends}
         if not figures:
             return found
