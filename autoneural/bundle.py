@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -23,6 +22,7 @@ from typing import Any
 
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
+from autoneural.files import expand
 from autoneural.manifest import (
     DTYPE_BYTES,
     FORMAT_VERSION,
@@ -63,10 +63,14 @@ class Bundle:
         Raises UserError, one line, at the first thing that is wrong.
         """
         folder = find_bundle(path_or_name)
-        manifest = read_manifest(folder)
-        bundle = _parse(folder, manifest)
-        _verify_files(folder, manifest["files"])
-        _verify_references(bundle)
+        try:
+            manifest = read_manifest(folder)
+            bundle = _parse(folder, manifest)
+            _verify_files(folder, manifest["files"])
+            _verify_references(bundle)
+        except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+            # What no check names: a scale of 1e400, a file name of 300 letters, a file unreadable.
+            raise UserError(f"{folder}: not a usable bundle ({error!r})") from error
         return bundle
 
     def path(self, file: str) -> Path:
@@ -83,7 +87,7 @@ class Bundle:
 
 def find_bundle(path_or_name: str | Path) -> Path:
     """The folder of a bundle given by path, or by the name of one embedded in the package."""
-    folder = Path(path_or_name).expanduser()
+    folder = expand(path_or_name)
     if (folder / MANIFEST).is_file():
         return folder
     embedded = EMBEDDED / folder.name
@@ -96,14 +100,11 @@ def find_bundle(path_or_name: str | Path) -> Path:
     raise UserError(f"{path_or_name}: no such bundle folder ({known})")
 
 
-def write_bundle(
-    folder: Path, manifest: Mapping[str, Any], publish_to: Path | None = None
-) -> Bundle:
+def write_bundle(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
     """Hash every file in `folder`, write `manifest.json` over them, and load the result back.
 
-    `manifest` comes without "files" (and may leave "format_version" out). With `publish_to`, the
-    staged folder then takes that place by renaming, so a reader never sees half a bundle; the
-    two must be on one file system. Raises UserError where the result would be refused.
+    `manifest` comes without "files" (and may leave "format_version" out). Raises UserError where
+    the result would be refused.
     """
     files = {
         name: {"sha256": _sha256(folder / name), "bytes": (folder / name).stat().st_size}
@@ -113,20 +114,25 @@ def write_bundle(
     complete = {"format_version": FORMAT_VERSION, **manifest, "files": files}
     text = json.dumps(complete, indent=1, ensure_ascii=False) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
-    bundle = Bundle.load(folder)
-    if publish_to is None:
-        return bundle
-    _swap_in(folder, publish_to)
-    return Bundle.load(publish_to)
+    return Bundle.load(folder)
 
 
-def _swap_in(folder: Path, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    retired = place.with_name(f".{place.name}.old-{os.getpid()}")
-    if place.exists():
-        os.replace(place, retired)
-    os.replace(folder, place)
-    shutil.rmtree(retired, ignore_errors=True)
+def refuse_foreign(folder: Path) -> None:
+    """UserError where `folder` holds anything but a bundle: it must not be replaced by one.
+
+    A `manifest.json` alone proves nothing: web apps and browser extensions have one too.
+    """
+    if folder.is_file():
+        raise UserError(f"{folder}: is a file, a bundle needs a folder")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    try:
+        files = Fields(read_manifest(folder), str(folder / MANIFEST)).get("files", dict)
+    except (UserError, OSError) as error:
+        raise UserError(f"{folder}: holds no bundle, so it is not replaced ({error})") from error
+    foreign = sorted(set(_files_in(folder)) - set(files) - {MANIFEST})
+    if foreign:
+        raise UserError(f"{folder}: holds {foreign[0]} beside a bundle; choose another folder")
 
 
 def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
@@ -210,8 +216,8 @@ def _verify_references(bundle: Bundle) -> None:
             raise UserError(f"{bundle.path(table.file)}: {size} bytes do not hold {wanted}")
         for graph in target.graphs:
             _require_listed(bundle, graph.file)
-            if graph.file.endswith(".onnx"):
-                _verify_external_data(bundle, graph.file)
+            # ONNX Runtime reads a graph whatever its name, so its name decides nothing here.
+            _verify_external_data(bundle, graph.file)
 
 
 def _require_listed(bundle: Bundle, name: str) -> None:

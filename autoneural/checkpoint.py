@@ -3,9 +3,8 @@
     config.json  model.safetensors  tokenizer.json  chat_template.jinja  recipe.json
     encodings.json (quantised ones)
 
-A folder is written beside its final place and renamed, so a reader sees the old or the new one,
-never half of one. `parent` in recipe.json is the sha256 of the parent's model.safetensors.
-Loading never unpickles.
+A folder appears whole or not at all. `parent` in recipe.json is the sha256 of the parent's
+model.safetensors. Loading never unpickles.
 """
 
 from __future__ import annotations
@@ -14,9 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +24,7 @@ from torch import Tensor, nn
 
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
+from autoneural.files import replace_folder, write_text
 
 CONFIG, WEIGHTS, RECIPE, ENCODINGS = (
     "config.json",
@@ -75,7 +73,7 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
     return Checkpoint(
         config=config,
         state_dict=load_tensors(folder / WEIGHTS),
-        recipe=_read_json(folder / RECIPE) if (folder / RECIPE).is_file() else {},
+        recipe=load_recipe(folder),
         encodings=_read_json(folder / ENCODINGS) if (folder / ENCODINGS).is_file() else None,
     )
 
@@ -120,7 +118,7 @@ def save_checkpoint(
     as bf16 when there are no `encodings`; with them, every tensor keeps its type. Returns `folder`.
     """
     folder = Path(folder)
-    _refuse_foreign(folder)
+    refuse_foreign(folder)
     tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
     with replace_folder(folder) as temporary:
         _write_json(temporary / CONFIG, config.to_dict())
@@ -139,9 +137,18 @@ def save_checkpoint(
     return folder
 
 
-def weights_hash(folder: str | Path) -> str:
-    """sha256 of the folder's model.safetensors: how a child names its parent."""
-    with (Path(folder) / WEIGHTS).open("rb") as file:
+def load_recipe(name: str | Path) -> dict[str, Any]:
+    """What made the checkpoint called `name`: its recipe.json, empty where there is none."""
+    path = find_checkpoint(name) / RECIPE
+    return _read_json(path) if path.is_file() else {}
+
+
+def weights_hash(name: str | Path) -> str:
+    """sha256 of the model.safetensors of the checkpoint `name`: how a child names its parent."""
+    path = find_checkpoint(name) / WEIGHTS
+    if not path.is_file():
+        raise UserError(f"{path.parent}: not a checkpoint, {WEIGHTS} is missing")
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -161,31 +168,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     _flush(path)
 
 
-@contextmanager
-def replace_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes `folder` on success and disappears on failure."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    temporary.chmod(0o755)
-    try:
-        yield temporary
-        if folder.exists():
-            # A folder cannot be renamed over a full one: move the old one aside first.
-            old = temporary.with_name(f"{temporary.name}.old")
-            os.replace(folder, old)
-            os.replace(temporary, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def _stored(tensor: Tensor, *, half: bool) -> Tensor:
     return tensor.to(torch.bfloat16) if half and tensor.is_floating_point() else tensor
 
 
-def _refuse_foreign(folder: Path) -> None:
+def refuse_foreign(folder: Path) -> None:
+    """UserError where `folder` holds something that `save_checkpoint` must not replace."""
     if folder.is_file():
         raise UserError(f"{folder}: is a file, a checkpoint needs a folder")
     if folder.is_dir():
@@ -205,8 +193,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    _flush(path)
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def _flush(path: Path) -> None:

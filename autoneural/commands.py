@@ -115,9 +115,11 @@ def compress(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Checkpoint to bundle."""
-    from autoneural.export.bundle import build_bundle
+    from autoneural.export.bundle import ExportOptions, build_bundle
 
-    build_bundle(args.checkpoint, args.output, args.targets, context=args.context)
+    width = min(ExportOptions.prefill_width, args.context)
+    options = ExportOptions(context=args.context, prefill_width=width)
+    build_bundle(args.checkpoint, args.output, args.targets, options)
 
 
 def infer(args: argparse.Namespace) -> None:

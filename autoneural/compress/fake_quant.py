@@ -252,6 +252,11 @@ class Calibration(AbstractContextManager["Calibration"]):
     def __enter__(self) -> Calibration:
         for _, quantizer in output_quantizers(self._model):
             quantizer.watch()
+        for path, quantizer in output_quantizers(self._model):
+            module = self._model.get_submodule(path)
+            if isinstance(module, nn.Embedding):
+                # Rows of tokens that no sample holds are looked up one day too.
+                quantizer.observer.observe(module.weight)
         for _, module, quantizer in weight_quantizers(self._model):
             if isinstance(module, nn.Linear) and quantizer.bits == 4 and quantizer.integers is None:
                 self._handles.append(module.register_forward_pre_hook(_watch_input))
@@ -293,7 +298,8 @@ def freeze(model: nn.Module, precision: Precision) -> dict[str, Any]:
     round_weights(model)
     mask_value = None
     if precision.mask is not None:
-        mask_value = _set_mask_ranges(encodings, precision.mask)
+        bounds = {path: q.observer.range() for path, q in output_quantizers(model)}
+        mask_value = _set_mask_ranges(encodings, bounds, precision.mask)
     activations = {path: asdict(encoding) for path, encoding in encodings.items()}
     apply_encodings(model, activations)
     weights = {
@@ -318,7 +324,11 @@ def _encoding_of(path: str, quantizer: OutputQuantizer) -> Encoding:
     return affine_encoding(*bounds, quantizer.bits)
 
 
-def _set_mask_ranges(encodings: dict[str, Encoding], paths: MaskPaths) -> float:
+def _set_mask_ranges(
+    encodings: dict[str, Encoding],
+    bounds: Mapping[str, tuple[float, float] | None],
+    paths: MaskPaths,
+) -> float:
     """Choose the mask value, and the ranges it stretches.
 
     -2 max|score| - 24 leaves a masked key exp(-24) of the weakest visible one even after the sum
@@ -331,7 +341,8 @@ def _set_mask_ranges(encodings: dict[str, Encoding], paths: MaskPaths) -> float:
         if fnmatchcase(path, paths.mask):
             encodings[path] = affine_encoding(mask_value, 0.0, encoding.bits)
         elif fnmatchcase(path, paths.masked):
-            high = encodings[path].high
+            # Not encoding.high: over the calibration mask's range, that is on a coarse grid.
+            _, high = bounds[path] or (0.0, 0.0)
             encodings[path] = affine_encoding(mask_value, high, encoding.bits)
     return mask_value
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +41,11 @@ class MinMaxObserver:
             return
         low, high = (float(v) for v in torch.aminmax(x.detach().float()))
         if self.bounds is not None:
-            low, high = min(low, self.bounds[0]), max(high, self.bounds[1])
+            # numpy's, because Python's min forgets a NaN.
+            low, high = (
+                float(np.minimum(low, self.bounds[0])),
+                float(np.maximum(high, self.bounds[1])),
+            )
         self.bounds = low, high
 
     def range(self) -> tuple[float, float] | None:
@@ -62,7 +67,9 @@ class HistogramObserver(MinMaxObserver):
     def observe(self, x: Tensor) -> None:
         before = self.bounds
         super().observe(x)
-        if self.bounds is None or self.bounds[0] == self.bounds[1]:
+        if self.bounds is None or not np.isfinite(self.bounds).all():
+            return
+        if self.bounds[0] == self.bounds[1]:
             return
         if before is not None and before != self.bounds:
             old = torch.linspace(*before, 2 * len(self.counts) + 1)[1::2]

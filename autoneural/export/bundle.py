@@ -10,12 +10,9 @@ manifest.json  tokenizer.json  chat_template.jinja
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from autoneural import __version__
-from autoneural.bundle import Bundle, write_bundle
+from autoneural.bundle import Bundle, refuse_foreign, write_bundle
 from autoneural.checkpoint import (
     TOKENIZER_FILES,
     Checkpoint,
@@ -49,7 +46,7 @@ from autoneural.export.parity import (
     worst,
 )
 from autoneural.export.qdq import Quantization, load_quantization, pack_graph, quantize_graph
-from autoneural.manifest import MANIFEST
+from autoneural.files import refuse_current, replace_folder
 from autoneural.model.language_model import MASK_VALUE
 from autoneural.model.state import DecoderState
 from autoneural.model.vlm import VLM
@@ -61,8 +58,11 @@ _EMBEDDING = "language_model.model.embed_tokens"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """`accuracy_level` of MatMulNBits: 0 or 1 keeps fp32 activations, 4 rounds them to int8.
-    `verify` runs each graph once against PyTorch and reports the SQNR."""
+    """Positions of the sequence, and tokens per prefill step (at most the context).
+
+    `accuracy_level` of MatMulNBits: 0 or 1 keeps fp32 activations, 4 rounds them to int8. `verify`
+    runs each graph once against PyTorch and reports the SQNR.
+    """
 
     context: int = 1024
     prefill_width: int = 128
@@ -84,11 +84,8 @@ def build_bundle(
     checkpoint: str | Path,
     out: str | Path,
     targets: Sequence[str] = ("cpu", "qdq"),
+    options: ExportOptions | None = None,
     *,
-    context: int = 1024,
-    prefill_width: int = 128,
-    accuracy_level: int = 0,
-    verify: bool = True,
     progress: Callable[[str], None] = print,
 ) -> Bundle:
     """Export `checkpoint` to the bundle folder `out`, atomically; an earlier bundle is replaced.
@@ -97,31 +94,24 @@ def build_bundle(
     fake-quant) if `verify`. Raises UserError, one line, for an unknown target, a checkpoint that is
     not quantised, a context the model cannot hold, or an `out` that is something else.
     """
-    out = Path(out)
-    options = ExportOptions(
-        context=context,
-        prefill_width=prefill_width,
-        accuracy_level=accuracy_level,
-        verify=verify,
-    )
-    _refuse_foreign(out)
+    out, options = Path(out), options or ExportOptions()
+    refuse_current(out)
+    refuse_foreign(out)
     source = _load(checkpoint, targets)
     limit = source.model.config.text.max_position_embeddings
-    if not 0 < prefill_width <= context <= limit:
+    if not 0 < options.prefill_width <= options.context <= limit:
         raise UserError(
-            f"context {context}, prefill width {prefill_width}: "
+            f"context {options.context}, prefill width {options.prefill_width}: "
             f"need 0 < width <= context <= {limit}, the model's positions"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as parent:
-        stage = Path(parent) / out.name
-        stage.mkdir()
+    with replace_folder(out) as stage:
         manifest = _manifest(source, options)
         for target in targets:
             manifest["targets"][target] = _export_target(stage, target, source, options, progress)
         for name in TOKENIZER_FILES:
             shutil.copyfile(source.folder / name, stage / name)
-        bundle = write_bundle(stage, manifest, publish_to=out)
+        write_bundle(stage, manifest)
+    bundle = Bundle.load(out)
     total = sum(entry["bytes"] for entry in bundle.manifest["files"].values())
     progress(f"{out}: {total / 2**20:.2f} MiB")
     return bundle
@@ -136,7 +126,8 @@ def _load(name: str | Path, targets: Sequence[str]) -> _Source:
         needy = [target for target in targets if target != "float"]
         if needy:
             raise UserError(
-                f"{folder}: target {needy[0]} needs a quantised checkpoint; quantise it"
+                f"{folder}: target {needy[0]} needs a quantised checkpoint; make one with "
+                "`autoneural compress`"
             )
         model = VLM(checkpoint.config).eval().requires_grad_(False)
         load_weights(model, checkpoint.state_dict, folder)
@@ -285,7 +276,6 @@ def _precision(target: str, source: _Source) -> dict[str, str]:
 
 def _manifest(source: _Source, options: ExportOptions) -> dict[str, Any]:
     config, recipe = source.checkpoint.config, source.checkpoint.recipe
-    resolved = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
     return {
         "name": config.name,
         "created_by": f"autoneural {__version__}",
@@ -303,8 +293,10 @@ def _manifest(source: _Source, options: ExportOptions) -> dict[str, Any]:
         "licences": recipe.get("licences", {}),
         "metrics": recipe.get("metrics", {}),
         "recipe": {
-            "sha256": hashlib.sha256(resolved.encode()).hexdigest(),
-            "weights_sha256": weights_hash(source.folder),
+            "stage": "export",
+            **asdict(options),
+            "parent": weights_hash(source.folder),
+            "parent_recipe": recipe,
         },
     }
 
@@ -323,10 +315,3 @@ def _state(model: VLM) -> list[dict[str, Any]]:
         {"layer": layer, "kind": kind, "past": past, "present": present}
         for layer, (kind, (past, present)) in enumerate(zip(kinds, stems, strict=True))
     ]
-
-
-def _refuse_foreign(out: Path) -> None:
-    if out.is_file():
-        raise UserError(f"{out}: is a file, a bundle needs a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise UserError(f"{out}: holds something else, not a bundle; choose another folder")

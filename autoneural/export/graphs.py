@@ -130,13 +130,15 @@ def _vision(vlm: VLM, key: GraphKey) -> TorchGraph:
 
 def _decoder(vlm: VLM, key: GraphKey) -> TorchGraph:
     config = vlm.config.text
-    cos, sin = rotary_tables(config, torch.arange(key.width))
+    # Examples stand amid the context: at its start no past, and so no state, would be looked at.
+    committed = key.context // 2
+    cos, sin = rotary_tables(config, torch.arange(committed, committed + key.width))
     state = DecoderState.zeros(config, 1, key.context)
     inputs = {
         "inputs_embeds": torch.zeros(1, key.width, config.hidden_size),
         "cos": cos,
         "sin": sin,
-        "mask": causal_mask(key.width, 0, key.context),
+        "mask": causal_mask(key.width, committed, key.context),
         **dict(zip(DecoderState.past_names(config), state.tensors(), strict=True)),
     }
     return TorchGraph(

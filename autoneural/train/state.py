@@ -19,8 +19,9 @@ from typing import Any
 
 from torch import Tensor
 
-from autoneural.checkpoint import load_tensors, replace_folder, save_tensors
+from autoneural.checkpoint import load_tensors, save_tensors
 from autoneural.errors import UserError
+from autoneural.files import replace_folder, write_text
 
 FORMAT = 1
 
@@ -47,7 +48,7 @@ def save_state(
             save_tensors(temporary / "model.safetensors", model)
             save_tensors(temporary / "optim.safetensors", optim)
             record = {"format": FORMAT, **asdict(position)}
-            (temporary / "trainer.json").write_text(json.dumps(record), encoding="utf-8")
+            write_text(temporary / "trainer.json", json.dumps(record))
     for old in _states(run)[:-1]:
         shutil.rmtree(old)
 

@@ -1,14 +1,15 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from autoneural.bundle import Bundle
-from autoneural.checkpoint import save_checkpoint
+from autoneural.checkpoint import save_checkpoint, weights_hash
 from autoneural.compress.quantize import frozen_tensors
 from autoneural.errors import UserError
-from autoneural.export.bundle import build_bundle
+from autoneural.export.bundle import ExportOptions, build_bundle
 from tests.export.conftest import CONFIG, CONTEXT, WIDTH, Quantised
 
 
@@ -32,8 +33,8 @@ def checkpoint(
 
 def build(checkpoint: Path, out: Path, *targets: str, **options: int) -> tuple[Bundle, list[str]]:
     lines: list[str] = []
-    sizes = {"context": CONTEXT, "prefill_width": WIDTH, **options}
-    return build_bundle(checkpoint, out, targets, progress=lines.append, **sizes), lines
+    chosen = ExportOptions(**{"context": CONTEXT, "prefill_width": WIDTH, **options})
+    return build_bundle(checkpoint, out, targets, chosen, progress=lines.append), lines
 
 
 @pytest.fixture(scope="module")
@@ -88,18 +89,20 @@ def test_embedding_tables_are_one_table(bundle: Bundle, quantised: Quantised):
     assert np.abs(back - expected).max() <= table.scale
 
 
-def test_the_bundle_says_what_made_it(bundle: Bundle):
+def test_the_bundle_says_what_made_it(bundle: Bundle, checkpoint: Path):
     manifest = json.loads((bundle.folder / "manifest.json").read_text())
     assert manifest["metrics"] == {"mean": 0.5}
-    assert set(manifest["recipe"]) == {"sha256", "weights_sha256"}
+    made_by = manifest["recipe"]
+    assert made_by["parent_recipe"] == {"name": "test", "metrics": {"mean": 0.5}}
+    assert made_by["context"] == CONTEXT
+    assert made_by["parent"] == weights_hash(checkpoint)
     assert manifest["created_by"].startswith("autoneural ")
 
 
 def test_building_again_gives_the_same_bytes(checkpoint: Path, bundle: Bundle, tmp_path: Path):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "manifest.json").write_text("{}")  # an earlier bundle, to be replaced
-    again, _ = build(checkpoint, out, "qdq")
+    earlier, _ = build(checkpoint, tmp_path / "out", "float")
+    again, _ = build(checkpoint, earlier.folder, "qdq")
+    assert os.listdir(tmp_path) == ["out"]
     assert list(again.targets) == ["qdq"]
     files = {k: v for k, v in bundle.manifest["files"].items() if k in again.manifest["files"]}
     assert files == again.manifest["files"]
@@ -138,6 +141,24 @@ def test_bad_requests_are_one_line(
 
 def test_a_folder_with_something_else_is_not_replaced(checkpoint: Path, tmp_path: Path):
     (tmp_path / "letters.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="holds no bundle"):
+        build(checkpoint, tmp_path, "qdq")
+    (tmp_path / "manifest.json").write_text('{"version": 3, "name": "a browser extension"}')
+    with pytest.raises(UserError, match="holds no bundle"):
         build(checkpoint, tmp_path, "qdq")
     assert (tmp_path / "letters.txt").read_text() == "mine"
+
+
+def test_a_bundle_with_something_beside_it_is_not_replaced(checkpoint: Path, tmp_path: Path):
+    bundle, _ = build(checkpoint, tmp_path / "out", "float")
+    (bundle.folder / "letters.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"holds letters\.txt beside a bundle"):
+        build(checkpoint, bundle.folder, "qdq")
+
+
+def test_the_current_folder_is_not_replaced(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="is the folder you are in"):
+        build(checkpoint, Path("."), "qdq")

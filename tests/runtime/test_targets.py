@@ -12,7 +12,7 @@ import torch
 from autoneural.bundle import Bundle
 from autoneural.compress.quantize import Sample, load_quantized, post_training_quantize
 from autoneural.data.processor import Processor
-from autoneural.export.bundle import build_bundle
+from autoneural.export.bundle import ExportOptions, build_bundle
 from autoneural.model.language_model import rotary_tables
 from autoneural.model.vlm import VLM
 from autoneural.runtime.decoder import rope_tables
@@ -54,9 +54,7 @@ def exported(quantised: Path) -> Bundle:
         quantised,
         quantised.parent / "bundle",
         ("cpu", "qdq"),
-        context=128,
-        prefill_width=16,
-        verify=False,
+        ExportOptions(context=128, prefill_width=16, verify=False),
         progress=lambda line: None,
     )
 

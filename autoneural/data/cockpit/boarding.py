@@ -136,7 +136,6 @@ def _attributes(rng: Rng) -> dict[str, str]:
 
 
 def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
-    held_out = split == "test" and chance(rng, 0.4)
     near = truth["distance"] == "near"
     veil = {
         "day": ("#fff4dc", 0.1, 0.0),
@@ -144,11 +143,11 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
         "night": ("#0a1026", 0.12, 0.0),
     }[truth["light"]]
     return {
-        "place": pick(rng, street.PLACES_HELD_OUT if held_out else street.PLACES),
+        "place": pick(rng, pool(split, street.PLACES, street.PLACES_HELD_OUT)),
         "paint": pick(rng, pool(split, street.PAINT, street.PAINT_HELD_OUT)),
         "own": pick(rng, pool(split, street.PAINT, street.PAINT_HELD_OUT)),
         "cloth": pick(rng, pool(split, street.CLOTH, street.CLOTH_HELD_OUT)),
-        "trousers": pick(rng, street.TROUSERS),
+        "trousers": pick(rng, pool(split, street.TROUSERS, street.TROUSERS_HELD_OUT)),
         "helmet": pick(rng, pool(split, street.CLOTH, street.CLOTH_HELD_OUT)),
         "skin": pick(rng, pool(split, street.SKIN, street.SKIN_HELD_OUT)),
         "body": pick(rng, ("saloon", "tall")),

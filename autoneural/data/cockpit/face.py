@@ -9,22 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from autoneural.data.cockpit.hair import hair_back, hair_front, hat
 from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, luma, mix
 
 SKIN = ("#f3d3bb", "#e6b791", "#d29c72", "#b67c50", "#8d5a38", "#66402a", "#f0c8a8", "#4c3122")
 SKIN_HELD_OUT = ("#ebc3a2", "#c68a60", "#a06a44", "#76492f", "#f7dcc8")
-HAIR = ("#1c1714", "#3b2618", "#6a4426", "#a8763c", "#d9b36a", "#8a8a8c", "#7c2f1c", "#26262e")
-HAIR_HELD_OUT = ("#2c1d14", "#57361f", "#c29a52", "#b9b9bb")
 CLOTH = ("#28446e", "#7a2630", "#2e5c44", "#d8d4cc", "#44464c", "#c47a2c", "#5d4a7e", "#e8e2d4",
          "#1f2228", "#3b8794")  # fmt: skip
 CLOTH_HELD_OUT = ("#36608f", "#8f4a52", "#6d7a3c", "#b9bec8", "#33303c")
 SEAT = ("#2b2d31", "#5a4634", "#8b8278", "#3a4250", "#6b3a30")
 SEAT_HELD_OUT = ("#40444a", "#76604a", "#57606c")
 IRIS = ("#4a3020", "#5a7a94", "#54704a", "#2e2018")
-HAT = ("#a03030", "#2f4f86", "#3a3a3e", "#3f7a4c", "#d0a83c")
-HAT_HELD_OUT = ("#7c3a6a", "#4a6a78", "#8a7a5c")
-STYLES = ("short", "long", "curly", "bald", "bun")
-STYLES_HELD_OUT = ("bob",)
+IRIS_HELD_OUT = ("#6a4a30", "#6b8a7c", "#3c3a4c")
+SEATS = ("round", "square")
+SEATS_HELD_OUT = ("split",)
 HEAD = ("M-54 -18 C-55 -62 -32 -80 0 -80 C32 -80 55 -62 54 -18 "
         "C53 22 34 {jaw} 0 {jaw} C-34 {jaw} -53 22 -54 -18 Z")  # fmt: skip
 
@@ -125,69 +123,6 @@ def _belt(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
         return
     c.line("M14 120 C16 170 10 220 12 260", light("#45484e", 0.3), 9, stroke_linecap="butt")
     c.rect(3, 196, 19, 26, "#c9ccd2", rx=3, stroke="#50545a", stroke_width=2)
-
-
-def _hair_back(c: Canvas, style: str, hair: str) -> None:
-    fill = c.linear(((0, light(hair, 0.12)), (1, dark(hair, 0.25))))
-    if style == "long":
-        c.path(
-            "M-64 -20 C-72 -116 72 -116 64 -20 C66 40 72 80 62 104 "
-            "C20 120 -20 120 -62 104 C-72 80 -66 40 -64 -20 Z",
-            fill,
-        )
-    elif style == "bob":
-        c.path("M-66 -16 C-72 -120 72 -120 66 -16 L70 46 C40 58 -40 58 -70 46 Z", fill)
-    elif style == "bun":
-        c.circle(0, -90, 24, fill)
-    elif style == "curly":
-        for x, y in ((-58, -10), (-60, -38), (-48, -64), (48, -64), (60, -38), (58, -10)):
-            c.circle(x, y, 20, fill)
-
-
-def _hair_front(c: Canvas, style: str, hair: str) -> None:
-    fill = c.linear(((0, light(hair, 0.22)), (1, hair)))
-    if style == "bald":
-        c.path(
-            "M-55 -22 C-56 -34 -54 -44 -50 -50 L-48 -20 Z M55 -22 C56 -34 54 -44 50 -50 L48 -20 Z",
-            hair,
-            opacity=0.6,
-        )
-    elif style == "curly":
-        for x, y, r in (
-            (-38, -68, 20),
-            (-14, -78, 22),
-            (14, -78, 22),
-            (38, -68, 20),
-            (-50, -48, 13),
-            (50, -48, 13),
-        ):
-            c.circle(x, y, r, fill)
-    elif style == "bob":
-        c.path("M-57 -10 C-66 -116 66 -116 57 -10 L52 -44 H-52 Z", fill)
-    elif style == "long":
-        c.path("M-57 4 C-68 -118 68 -118 57 4 C54 -30 40 -52 6 -60 C-20 -50 -50 -40 -57 4 Z", fill)
-    else:
-        c.path("M-56 -14 C-64 -114 64 -114 56 -14 L50 -38 C36 -58 -10 -62 -34 -52 L-50 -36 Z", fill)
-
-
-def _hat(c: Canvas, kind: str, color: str) -> None:
-    fill = c.linear(((0, light(color, 0.25)), (1, dark(color, 0.2))))
-    if kind == "cap":
-        c.path("M-60 -42 C-60 -104 60 -104 60 -42 Z", fill)
-        c.path(
-            "M-64 -42 C-40 -60 40 -60 64 -42 C70 -34 58 -28 46 -34 "
-            "C20 -44 -20 -44 -46 -34 C-58 -28 -70 -34 -64 -42 Z",
-            dark(color, 0.4),
-        )
-    elif kind == "beanie":
-        c.path("M-59 -46 C-62 -112 62 -112 59 -46 Z", fill)
-        c.rect(-62, -60, 124, 22, c.linear(((0, light(color, 0.35)), (1, color))), rx=9)
-        c.line(
-            "M-42 -56 V-42 M-21 -56 V-42 M0 -56 V-42 M21 -56 V-42 M42 -56 V-42",
-            dark(color, 0.35),
-            2,
-        )
-        c.circle(0, -98, 9, light(color, 0.4))
 
 
 def _eye(
@@ -304,7 +239,7 @@ def _features(c: Canvas, truth: dict[str, str], look: dict[str, Any], pose: Pose
 
 def _hair_behind(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
     covered = truth["headwear"] != "none" and look["hair_style"] == "bun"
-    _hair_back(c, "bald" if covered else look["hair_style"], look["hair"])
+    hair_back(c, "bald" if covered else look["hair_style"], look["hair"])
 
 
 def _head(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
@@ -328,13 +263,13 @@ def _head(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
         with c.group(clip_path=c.clip(shape), opacity=0.75):
             d = f"M-56 2 C-46 26 -34 24 {pose.x} 22 C34 24 46 26 56 2 L56 90 H-56 Z"
             c.path(d, look["hair"])
-    _hair_front(
+    hair_front(
         c,
         "short" if covered and look["hair_style"] == "curly" else look["hair_style"],
         look["hair"],
     )
     _features(c, truth, look, pose)
-    _hat(c, truth["headwear"], look["hat"])
+    hat(c, truth["headwear"], look["hat"])
 
 
 def _phone(c: Canvas, side: str, look: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 
-from autoneural.data.cockpit import face
+from autoneural.data.cockpit import face, hair
 from autoneural.data.cockpit.base import (
     Question,
     Rng,
@@ -170,18 +170,14 @@ def _params(rng: Rng, split: Split, attributes: dict[str, str]) -> dict:
     asleep = attributes["state"] == "asleep"
     return {
         "skin": pick(rng, pool(split, face.SKIN, face.SKIN_HELD_OUT)),
-        "hair": pick(rng, pool(split, face.HAIR, face.HAIR_HELD_OUT)),
-        "hair_style": pick(rng, face.STYLES_HELD_OUT)
-        if split == "test" and chance(rng, 0.4)
-        else pick(rng, face.STYLES),
+        "hair": pick(rng, pool(split, hair.HAIR, hair.HAIR_HELD_OUT)),
+        "hair_style": pick(rng, pool(split, hair.STYLES, hair.STYLES_HELD_OUT)),
         "cloth": pick(rng, pool(split, face.CLOTH, face.CLOTH_HELD_OUT)),
         "collar": pick(rng, ("crew", "shirt", "hood")),
         "seat": pick(rng, pool(split, face.SEAT, face.SEAT_HELD_OUT)),
-        "seat_style": "split"
-        if split == "test" and chance(rng, 0.4)
-        else pick(rng, ("round", "square")),
-        "iris": pick(rng, face.IRIS),
-        "hat": pick(rng, pool(split, face.HAT, face.HAT_HELD_OUT)),
+        "seat_style": pick(rng, pool(split, face.SEATS, face.SEATS_HELD_OUT)),
+        "iris": pick(rng, pool(split, face.IRIS, face.IRIS_HELD_OUT)),
+        "hat": pick(rng, pool(split, hair.HAT, hair.HAT_HELD_OUT)),
         "beard": chance(rng, 0.22),
         "width": uniform(rng, 0.92, 1.06),
         "tilt": uniform(rng, 8, 20) * pick(rng, (-1, 1)) if asleep else uniform(rng, -7, 7),

@@ -181,13 +181,11 @@ def lit_lights(truth: dict[str, str]) -> list[str]:
 
 
 def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
-    held_out = split == "test" and chance(rng, 0.4)
-    shades = pool(split, cluster.SHADES, cluster.SHADES_HELD_OUT)
     return {
         "fonts": [pick(rng, pool(split, COMMON, HELD_OUT))],
-        "layout": pick(rng, cluster.LAYOUTS_HELD_OUT if held_out else cluster.LAYOUTS),
-        "order": list(pick(rng, cluster.ORDERS_HELD_OUT if held_out else cluster.ORDERS)),
-        "shade": pick(rng, shades),
+        "layout": pick(rng, pool(split, cluster.LAYOUTS, cluster.LAYOUTS_HELD_OUT)),
+        "order": list(pick(rng, pool(split, cluster.ORDERS, cluster.ORDERS_HELD_OUT))),
+        "shade": pick(rng, pool(split, cluster.SHADES, cluster.SHADES_HELD_OUT)),
         "accent": pick(rng, pool(split, cluster.ACCENTS, cluster.ACCENTS_HELD_OUT)),
         "lights": [str(name) for name in rng.permutation(lit_lights(truth)).tolist()],
         "light_x": uniforms(rng, 4, 0, 1),

@@ -1,0 +1,72 @@
+"""Files and folders that appear whole or not at all.
+
+Everything is written beside its final place and renamed. Over an earlier folder this takes two
+renames: for an instant there is none, and if the second fails the earlier one comes back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from autoneural.errors import UserError
+
+
+@contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes `folder` on success and disappears on failure.
+
+    Raises UserError where `folder` is the current folder or holds it: it could not be replaced.
+    """
+    refuse_current(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        _swap_in(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_current(folder: Path) -> None:
+    """UserError where `folder` is the current folder or one above it."""
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise UserError(f"{folder}: is the folder you are in, or above it; name one to be made")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all, and flushed to the disk."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def expand(name: str | Path) -> Path:
+    """`~` resolved where that user has a home; left as it is otherwise, where pathlib raises."""
+    return Path(os.path.expanduser(name))
+
+
+def _swap_in(new: Path, place: Path) -> None:
+    if not place.exists():
+        os.replace(new, place)
+        return
+    # A folder cannot be renamed over a full one: move the old one aside first.
+    old = new.with_name(f"{new.name}.old")
+    os.replace(place, old)
+    try:
+        os.replace(new, place)
+    except OSError:
+        os.replace(old, place)
+        raise
+    shutil.rmtree(old)
