@@ -34,6 +34,7 @@ CONFIG, WEIGHTS, RECIPE, ENCODINGS = (
 )
 TOKENIZER_FILES = ("tokenizer.json", "chat_template.jinja")
 _KNOWN = {CONFIG, WEIGHTS, RECIPE, ENCODINGS, *TOKENIZER_FILES, "README.md", ".gitattributes"}
+SHIPPED = Path(__file__).resolve().parent.parent / "models"
 _TIED = "language_model.lm_head.weight"
 
 
@@ -51,7 +52,7 @@ def find_checkpoint(name: str | Path) -> Path:
     path = Path(name)
     if path.is_dir():
         return path
-    shipped = Path(__file__).resolve().parent.parent / "models" / path
+    shipped = SHIPPED / path
     if path.name == str(name) and shipped.is_dir():
         return shipped
     raise UserError(f"{name}: no such checkpoint folder (nor models/{path.name} in this clone)")

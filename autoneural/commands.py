@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 from autoneural import __version__
 from autoneural.bundle import DEFAULT_BUNDLE
@@ -38,7 +37,7 @@ def version(args: argparse.Namespace) -> None:
 
 def data_cockpit(args: argparse.Namespace) -> None:
     """Draw cockpit rows to a folder, or a contact sheet, or both."""
-    from autoneural.bench.held_out import check_tasks
+    from autoneural.data.cockpit import check_tasks
     from autoneural.data.cockpit.export import write
     from autoneural.data.cockpit.sheet import write_sheet
 
@@ -67,15 +66,13 @@ def tokenizer(args: argparse.Namespace) -> None:
 
 def _texts(row: dict[str, Any]) -> Iterator[str]:
     """The texts of a row, and the description that training makes of its attributes."""
-    from autoneural.data.cockpit import TASKS, Scene
+    from autoneural.data.cockpit import TASKS, describe
     from autoneural.data.messages import normalise_messages
 
     for message in normalise_messages(row["messages"]):
         yield from (part["text"] for part in message["content"] if part["type"] == "text")
-    if row.get("attributes") and row["task"] in TASKS:
-        attributes = {key.split(".", 1)[1]: value for key, value in row["attributes"].items()}
-        seed = crc32(str(row["id"]).encode())
-        yield TASKS[row["task"]].caption(Scene(row["task"], seed, "train", attributes, {}))
+    if row.get("attributes") and row.get("task") in TASKS:
+        yield describe(row)
 
 
 def train(args: argparse.Namespace) -> int:
@@ -97,7 +94,7 @@ def train(args: argparse.Namespace) -> int:
 
 def compress(args: argparse.Namespace) -> None:
     """Quantise after training."""
-    from autoneural.compress.quantize import quantize_checkpoint
+    from autoneural.recipes import quantize_checkpoint
 
     stages = {"inputs": "calibrating inputs", "ranges": "calibrating ranges"}
     with _stages(stages) as progress:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from PIL import Image
 
 from autoneural.bench.quality import Item, items_of
-from autoneural.data.cockpit import TASKS, Row, Scene, eval_rows, render
+from autoneural.data.cockpit import Row, Scene, check_tasks, eval_rows, render
 from autoneural.data.cockpit.export import JPEG_QUALITY
-from autoneural.errors import UserError
 
 
 def held_out(
@@ -32,14 +31,6 @@ def held_out(
         ]
         for name in check_tasks(tasks)
     }
-
-
-def check_tasks(names: Sequence[str] | None) -> list[str]:
-    """The tasks meant: those named, once each, or all. UserError naming one that does not exist."""
-    for name in names or ():
-        if name not in TASKS:
-            raise UserError(f"no task {name!r}; one of {', '.join(TASKS)}")
-    return list(dict.fromkeys(names or TASKS))
 
 
 def _with_pictures(row: Row, scenes: Sequence[Scene], on_picture: Callable[[], None]) -> Row:

@@ -40,9 +40,6 @@ from autoneural.compress.fake_quant import (
 from autoneural.compress.precision import PRECISIONS, Precision
 from autoneural.compress.report import ModuleError, Report, Run, compare
 from autoneural.config import ModelConfig
-from autoneural.data.importers import open_source
-from autoneural.data.processor import Processor
-from autoneural.data.tokenizer import Tokenizer
 from autoneural.errors import UserError
 from autoneural.model.vlm import VLM
 from autoneural.target.numerics import dequantize_symmetric, pack_int4, unpack_int4
@@ -74,30 +71,6 @@ class IntegerWeight:
         return dequantize_symmetric(self.values, self.scale)
 
 
-def calibration_samples(checkpoint: str | Path, data: str | Path, count: int) -> list[Sample]:
-    """`count` conversations spread evenly over a data file, or over train.jsonl in a folder.
-
-    Raises UserError when the file or one of its rows is not usable.
-    """
-    folder = find_checkpoint(checkpoint)
-    config = load_checkpoint(folder).config
-    tokenizer = Tokenizer.load(folder)
-    processor = Processor(
-        tokenizer, config.vision.image_size, config.vision.num_tokens, config.resize
-    )
-    source = open_source(Path(data) / "train.jsonl" if Path(data).is_dir() else data)
-    picked = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int))
-    samples = []
-    for index in picked.tolist():
-        inputs, _ = processor.training_example(source.row(index)["messages"])
-        pixels = torch.from_numpy(inputs.pixel_values) if len(inputs.pixel_values) else None
-        ids = torch.from_numpy(inputs.input_ids)[None, : config.text.max_position_embeddings]
-        samples.append(
-            Sample(input_ids_BT=ids, pixels_BCHW=pixels, image_token_id=tokenizer.image_id)
-        )
-    return samples
-
-
 def post_training_quantize(
     checkpoint: str | Path,
     samples: Sequence[Run],
@@ -110,7 +83,7 @@ def post_training_quantize(
     """Quantise the float checkpoint called `checkpoint` into the folder `out`.
 
     `samples` should be training conversations, with images and without; each runs one forward
-    of the model it is given (`calibration_samples` makes them). `compared` of them are used for
+    of the model it is given. `compared` of them are used for
     the report. `progress` is called with (stage, done, total).
     Raises UserError for a checkpoint that is quantised already, or when no sample reaches a layer.
     """
@@ -120,6 +93,8 @@ def post_training_quantize(
     if not samples:
         raise UserError("calibration: no samples; give training rows with images and text")
     folder = find_checkpoint(checkpoint)
+    if Path(out).resolve() == folder.resolve():
+        raise UserError(f"{out}: is the float checkpoint itself; write to another folder")
     reference = _float_model(source.config, source.state_dict, folder)
     model = _float_model(source.config, source.state_dict, folder)
     encodings = calibrate(model, samples, precision, progress)
@@ -277,21 +252,3 @@ def _float_model(config: ModelConfig, state: dict[str, Tensor], where: str | Pat
     model = VLM(config)
     load_weights(model, state, where)
     return model.eval().requires_grad_(False)
-
-
-def quantize_checkpoint(
-    checkpoint: str | Path,
-    data: str | Path,
-    out: str | Path,
-    *,
-    precision: str = "w4a16",
-    samples: int = 128,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Report:
-    """What `autoneural quantize` does: names and paths in, a quantised folder and a report out."""
-    if precision not in PRECISIONS:
-        raise UserError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
-    rows = calibration_samples(checkpoint, data, samples)
-    return post_training_quantize(
-        checkpoint, rows, out, precision=PRECISIONS[precision], progress=progress
-    )

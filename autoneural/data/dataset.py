@@ -49,16 +49,19 @@ def check_row(row: Any, where: str) -> Row:
     for number, part in enumerate(image_parts(messages)):
         if not isinstance(part["image"], str | bytes | Path | Image.Image) or part["image"] == "":
             raise UserError(f"{where}: messages: image {number} has no path")
-    _check_attributes(row.get("attributes"), where)
+    _check_attributes(row, where)
     return {**row, "messages": messages}
 
 
-def _check_attributes(attributes: Any, where: str) -> None:
+def _check_attributes(row: Row, where: str) -> None:
+    attributes = row.get("attributes")
     if attributes is None:
         return
     if not isinstance(attributes, dict):
         raise UserError(f"{where}: attributes: expected an object of strings")
     for key, value in attributes.items():
+        if "." not in key:
+            raise UserError(f"{where}: attributes.{key}: expected a key like task.{key}")
         if not isinstance(value, str):
             raise UserError(f"{where}: attributes.{key}: expected a string, got {value!r}")
 

@@ -10,12 +10,14 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
 import json
 import re
 import tarfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,20 +40,40 @@ _IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif")
 def open_source(path: str | Path, name: str | None = None) -> Source:
     """Open a data file by its ending (table above). Relative image paths start at its folder.
 
-    Raises UserError, naming the row and key, for the first row that is not usable.
+    A `*` in the file's name opens all shards that fit, in the order of their names. Raises
+    UserError, naming the row and key, for the first row that is not usable (of a parquet file:
+    when it is read).
     """
     path = Path(path)
-    openers = {
-        ".jsonl": JsonlRows,
-        ".parquet": ParquetRows,
-        ".json": LlavaRows,
-        ".tar": TarRows,
-    }
-    if path.suffix not in openers:
-        raise UserError(f"{path}: unknown ending, expected one of {', '.join(openers)}")
-    if not path.is_file():
+    if path.suffix not in _OPENERS:
+        raise UserError(f"{path}: unknown ending, expected one of {', '.join(_OPENERS)}")
+    shards = [_OPENERS[path.suffix](file) for file in data_files(path)]
+    rows = shards[0] if len(shards) == 1 else ShardedRows(shards)
+    return Source(name or path.stem, rows, path.parent)
+
+
+def data_files(path: Path) -> list[Path]:
+    """The file `path`, or those that its `*` stands for. UserError when there is none."""
+    files = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
+    if not files or not files[0].is_file():
         raise UserError(f"{path}: no such file")
-    return Source(name or path.stem, openers[path.suffix](path), path.parent)
+    return files
+
+
+class ShardedRows(Sequence[Row]):
+    """The rows of several files, one after the other."""
+
+    def __init__(self, shards: Sequence[Sequence[Row]]) -> None:
+        self._shards = shards
+        self._ends = list(itertools.accumulate(len(shard) for shard in shards))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: Any) -> Any:
+        place = range(len(self))[index]
+        shard = bisect.bisect_right(self._ends, place)
+        return self._shards[shard][place - self._ends[shard]]
 
 
 class LlavaRows(Sequence[Row]):
@@ -286,3 +308,11 @@ def _tar_key(name: str) -> tuple[str, str]:
     folder, _, base = name.rpartition("/")
     stem, _, ending = base.partition(".")
     return (f"{folder}/{stem}" if folder else stem), ending
+
+
+_OPENERS: dict[str, Callable[[Path], Sequence[Row]]] = {
+    ".jsonl": JsonlRows,
+    ".parquet": ParquetRows,
+    ".json": LlavaRows,
+    ".tar": TarRows,
+}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import nn
 
@@ -22,6 +22,7 @@ from autoneural.errors import UserError
 
 PARTS = ("vision_encoder", "projector", "language_model")
 HEADS = "heads"
+Goal = Literal["language", "vision"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Stage:
     steps: int
     batch_size: int
     lr: dict[str, float]
-    objective: Literal["language", "vision"] = "language"
+    objective: Goal = "language"
     warmup: int = 50
     accumulate: int = 1
     final_lr: float = 0.02
@@ -53,8 +54,14 @@ class Stage:
         for name in ("steps", "batch_size", "accumulate"):
             if getattr(self, name) < 1:
                 raise UserError(f"stage {self.name}: {name}: must be at least 1")
-        if not self.mixture or min(self.mixture.values()) < 0 or not sum(self.mixture.values()):
-            raise UserError(f"stage {self.name}: mixture: needs a source with a positive weight")
+        if not self.mixture or min(self.mixture.values()) <= 0:
+            raise UserError(
+                f"stage {self.name}: mixture: needs sources with positive weights; "
+                "leave out what is not to be drawn"
+            )
+        if self.objective not in get_args(Goal):
+            known = " or ".join(get_args(Goal))
+            raise UserError(f"stage {self.name}: objective: {self.objective!r} is not {known}")
 
 
 def longest_prefix(name: str, prefixes: Iterable[str]) -> str | None:

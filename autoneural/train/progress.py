@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from autoneural.files import write_text
+
 
 class MetricsLog:
     """Append-only metrics.jsonl (and TensorBoard events), cut back to the step resumed from."""
@@ -89,7 +91,7 @@ def _cut(path: Path, step: int) -> None:
                 kept.append(line)
         except ValueError:  # the half line of a killed run
             continue
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def _tensorboard(folder: Path, resume_step: int) -> Any:

@@ -5,7 +5,7 @@
     text     the description instead of the picture, then the same questions and answers
 
 The last two need rows with one picture and its `attributes`, and a `describe` function that turns
-(task, attributes) into text. Rows are made when they are read; nothing is copied.
+such a row into text. Rows are made when they are read; nothing is copied.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from autoneural.data.messages import image_parts, normalise_messages
 from autoneural.errors import UserError
 
 Form = Literal["chat", "caption", "text"]
-Describe = Callable[[str, dict[str, str]], str]
+Describe = Callable[[Row], str]
 FORMS: tuple[Form, ...] = ("chat", "caption", "text")
 
 
@@ -41,7 +41,7 @@ class DerivedRows(Sequence[Row]):
         if self._form == "chat":
             return row
         messages = normalise_messages(row["messages"])
-        text = describe_row(row, self._describe)
+        text = self._describe(row)
         if self._form == "caption":
             described = caption_messages(row, messages, text)
             return {**row, "messages": described, "kinds": ["caption"]}
@@ -53,7 +53,8 @@ def derive_source(
 ) -> Source:
     """`source` in another form, only the rows of `tasks` (all when empty).
 
-    Rows without attributes have no description and are left out of `caption` and `text`.
+    Rows without attributes or a task, or with several pictures, have no description and are left
+    out of `caption` and `text`.
     Raises UserError when nothing is left.
     """
     if form not in FORMS:
@@ -63,12 +64,6 @@ def derive_source(
         wanted = f" of {', '.join(tasks)}" if tasks else ""
         raise UserError(f"source {source.name}: no rows{wanted} in the form {form}")
     return Source(source.name, DerivedRows(source.rows, indices, form, describe), source.root)
-
-
-def describe_row(row: Row, describe: Describe) -> str:
-    """The description of a row's picture, from its attributes alone."""
-    attributes = {name.split(".", 1)[1]: value for name, value in row["attributes"].items()}
-    return describe(str(row["task"]), attributes)
 
 
 def caption_messages(row: Row, messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
@@ -98,4 +93,7 @@ def text_messages(messages: list[dict[str, Any]], text: str) -> list[dict[str, A
 def _fits(row: Mapping[str, Any], form: Form, tasks: Sequence[str]) -> bool:
     if tasks and row.get("task") not in tasks:
         return False
-    return form == "chat" or bool(row.get("attributes"))
+    if form == "chat":
+        return True
+    pictures = sum(1 for _ in image_parts(normalise_messages(row["messages"])))
+    return bool(row.get("attributes") and row.get("task")) and pictures == 1

@@ -50,6 +50,7 @@ from autoneural.train.optim import (
     lr_factor,
     optimizer_tensors,
     set_lr,
+    stage_lr,
 )
 from autoneural.train.progress import MetricsLog, Reporter, say
 from autoneural.train.state import Position, load_state, save_state
@@ -77,7 +78,7 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a call of `Trainer.run` ended. `results` holds loss and figures per finished stage."""
+    """How a call of `Trainer.run` ended. `results` holds loss and figures per begun stage."""
 
     finished: bool
     reason: Literal["finished", "minutes", "signal"]
@@ -122,9 +123,12 @@ class Trainer:
         self.stages, self.seed, self.folder = tuple(stages), seed, Path(run)
         self._processor, self._sources = processor, sources
         self._objective, self._on_stage_end = objective, on_stage_end
-        for stage in self.stages:
+        # All stages now: a mistake in the last one should not wait for hours.
+        for index, stage in enumerate(self.stages):
             check_mixture(stage, sources)
-            select_trainable(model, stage)
+            self._mixture(stage, index)
+            for name in select_trainable(model, stage):
+                stage_lr(stage, name)
         self.folder.mkdir(parents=True, exist_ok=True)
         saved = load_state(self.folder)
         self.position = saved[0] if saved else Position()
@@ -202,7 +206,7 @@ class Trainer:
         )
         say(f"stage {stage.name}: trains {describe_trainable(self.model)}")
         samples = stage.steps * stage.batch_size * stage.accumulate
-        epochs = self._mixture(stage).epochs(samples).items()
+        epochs = self._mixture(stage, self.position.stage).epochs(samples).items()
         say("  " + ", ".join(f"{name} {count:.2f} epochs" for name, count in epochs))
         say(f"  {self.device}, {self.precision}, {stage.steps} steps, {samples} samples")
         self._restore(running)
@@ -217,16 +221,16 @@ class Trainer:
         vision = self.model.config.vision
         return VisionObjective(attribute_vocabulary(rows), vision.out_channels, vision.num_tokens)
 
-    def _mixture(self, stage: Stage) -> Mixture:
+    def _mixture(self, stage: Stage, index: int) -> Mixture:
         parts = [(self._sources[name], weight) for name, weight in stage.mixture.items()]
-        return Mixture.of(parts, seed=self.seed + 7919 * self.position.stage)
+        return Mixture.of(parts, seed=self.seed + 7919 * index)
 
     def _batches(
         self, stage: Stage, objective: Objective
     ) -> Generator[tuple[int, Batch], None, None]:
         jitter = Jitter(brightness=stage.jitter, contrast=stage.jitter, gamma=stage.jitter)
         yield from BatchStream(
-            mixture=self._mixture(stage),
+            mixture=self._mixture(stage, self.position.stage),
             processor=self._processor,
             batch_size=stage.batch_size,
             start=self.position.samples,
@@ -248,15 +252,17 @@ class Trainer:
         torch.manual_seed(self._draw_seed(position.step))
         set_lr(running.optimizer, lr_factor(stage, position.step))
         loss = accumulate(self.model, running.objective, batches, self.precision)
-        torch.nn.utils.clip_grad_norm_(running.parameters.values(), stage.clip)
+        norm = float(torch.nn.utils.clip_grad_norm_(running.parameters.values(), stage.clip))
+        # Before the step: what is saved must stay usable.
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise UserError(
+                f"stage {stage.name}: loss {loss}, gradient {norm} at step {position.step}; lower "
+                f"lr in a new run, which may --start from a checkpoint in {self.folder}/after-*"
+            )
         running.optimizer.step()
         running.optimizer.zero_grad(set_to_none=True)
         if running.average is not None:
             running.average.update(position.step)
-        if not math.isfinite(loss):
-            raise UserError(
-                f"stage {stage.name}: the loss is {loss} at step {position.step}; lower lr"
-            )
         position.window.append(loss)
         position.step += 1
         position.total_step += 1

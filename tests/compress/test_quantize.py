@@ -8,22 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
-from autoneural.checkpoint import load_checkpoint, save_checkpoint
+from autoneural.checkpoint import load_checkpoint
 from autoneural.compress.precision import PRECISIONS, Rule
 from autoneural.compress.quantize import (
     Sample,
     build_report,
     calibrate,
-    calibration_samples,
     integer_weights,
     load_quantized,
     post_training_quantize,
-    quantize_checkpoint,
 )
 from autoneural.config import ModelConfig
-from autoneural.data.tokenizer import train_tokenizer
 from autoneural.errors import UserError
 from autoneural.model.vlm import VLM
 
@@ -190,23 +186,3 @@ def test_damaged_encodings_are_one_line(quantized: Path, damage, message: str) -
     with pytest.raises(UserError, match=message) as caught:
         load_quantized(quantized)
     assert "\n" not in str(caught.value)
-
-
-def test_from_a_data_file(model: VLM, config: ModelConfig, tmp_path: Path) -> None:
-    train_tokenizer(["is the left eye open? yes no"] * 9, 300).save(tmp_path / "tokenizer")
-    save_checkpoint(tmp_path / "float", model, config, tmp_path / "tokenizer", {})
-    rows = []
-    for index in range(5):
-        Image.new("RGB", (80, 80), (40 * index, 90, 10)).save(tmp_path / f"{index}.png")
-        image = {"type": "image", "image": f"{index}.png"}
-        question = {"role": "user", "content": [image, {"type": "text", "text": "open?"}]}
-        rows.append({"messages": [question, {"role": "assistant", "content": "yes"}]})
-    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    report = quantize_checkpoint(
-        tmp_path / "float", tmp_path / "train.jsonl", tmp_path / "int", samples=3
-    )
-    assert len(calibration_samples(tmp_path / "float", tmp_path, 99)) == 5
-    assert len(report.modules) > 50
-    assert load_checkpoint(tmp_path / "int").recipe["calibration_samples"] == 3
-    with pytest.raises(UserError, match="precision 'w2'"):
-        quantize_checkpoint("x", "y", "z", precision="w2")

@@ -1,15 +1,17 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from autoneural.data.dataset import Source
 from autoneural.data.importers import open_source
 from autoneural.data.messages import image_parts
 from autoneural.errors import UserError
 from autoneural.train.sources import derive_source
 
 
-def describe(task: str, attributes: dict[str, str]) -> str:
-    return f"{task} with {attributes['colour']}."
+def describe(row: dict[str, Any]) -> str:
+    return f"{row['task']} with {row['attributes']['demo.colour']}."
 
 
 def test_chat_form_is_the_row_itself(rows_folder: Path) -> None:
@@ -41,3 +43,13 @@ def test_tasks_select_rows_and_an_empty_choice_is_an_error(rows_folder: Path) ->
         derive_source(source, "chat", describe, ["hmi"])
     with pytest.raises(UserError, match="form 'poem' is not one of chat, caption, text"):
         derive_source(source, "poem", describe)
+
+
+def test_only_rows_with_one_picture_have_a_description(rows_folder: Path) -> None:
+    source = open_source(rows_folder / "train.jsonl", "demo")
+    none, two = source.row(0), source.row(1)
+    del none["messages"][0]["content"][0]
+    two["messages"][0]["content"].insert(0, two["messages"][0]["content"][0])
+    mixed = Source("mixed", [none, two, source.row(2)])
+    assert len(derive_source(mixed, "caption", describe)) == 1
+    assert len(derive_source(mixed, "chat", describe)) == 3

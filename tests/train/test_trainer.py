@@ -185,5 +185,5 @@ def test_unknown_source_and_device_are_refused(make_trainer: MakeTrainer) -> Non
 def test_diverging_loss_is_an_error(make_trainer: MakeTrainer, model: VLM) -> None:
     with torch.no_grad():
         model.projector.linear_1.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match="the loss is nan at step 0; lower lr"):
+    with pytest.raises(UserError, match="loss nan, gradient nan at step 0; lower lr"):
         make_trainer(GENERAL).run()

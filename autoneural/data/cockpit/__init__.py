@@ -14,13 +14,13 @@ from autoneural.data.cockpit.base import Question, Scene, Split, Task
 from autoneural.data.cockpit.render import draw
 from autoneural.data.cockpit.rows import (
     Row,
-    caption_row,
     conversation,
+    describe,
     eval_rows,
     image_name,
     rows,
 )
-from autoneural.data.cockpit.tasks import TASKS
+from autoneural.data.cockpit.tasks import TASKS, check_tasks
 
 __all__ = [
     "TASKS",
@@ -29,8 +29,9 @@ __all__ = [
     "Scene",
     "Split",
     "Task",
-    "caption_row",
+    "check_tasks",
     "conversation",
+    "describe",
     "eval_rows",
     "image_name",
     "render",

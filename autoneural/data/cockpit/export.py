@@ -5,7 +5,7 @@
     parquet     <split>.parquet                      images (bytes), messages, kinds, attributes
     webdataset  <split>-000000.tar ...               <key>.jpg (<key>.1.jpg) + <key>.json per row
 
-Everything is written to a folder beside the target and renamed at the end.
+The folder appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +25,14 @@ from rich.progress import Progress
 from autoneural.data.cockpit.base import SPLITS, Split
 from autoneural.data.cockpit.render import draw
 from autoneural.data.cockpit.rows import Row, image_name, rows
-from autoneural.data.cockpit.tasks import TASKS
+from autoneural.data.cockpit.tasks import TASKS, check_tasks
 from autoneural.errors import UserError
+from autoneural.files import replace_folder
 
 JPEG_QUALITY = 92
 SHARD_ROWS = 1000
+GROUP_ROWS = 64
+"""Of a parquet file; one row read at random costs a whole group."""
 CHUNK = 64
 Made = tuple[Row, dict[str, bytes]]
 """A row and its encoded pictures by name."""
@@ -112,7 +113,8 @@ def _llava(row: Row, names: Sequence[str]) -> dict[str, Any]:
         parts = ["<image>" if p["type"] == "image" else p["text"] for p in message["content"]]
         turns.append({"from": speaker[message["role"]], "value": "\n".join(parts)})
     image = names[0] if len(names) == 1 else list(names)
-    return {"id": row["id"], "task": row["task"], "image": image, "conversations": turns}
+    rest = {key: value for key, value in row.items() if key != "messages"}
+    return {**rest, "image": image, "conversations": turns}
 
 
 def _write_llava(folder: Path, split: Split, made: Iterable[Made]) -> None:
@@ -124,13 +126,16 @@ def _write_llava(folder: Path, split: Split, made: Iterable[Made]) -> None:
 
 
 def _write_parquet(folder: Path, split: Split, made: Iterable[Made]) -> None:
-    """Nested `messages` as the hub has them; `attributes` as JSON text, since tasks differ."""
+    """Nested `messages` as the hub has them: an image part means the next of `images`.
+
+    `attributes` are JSON text, since tasks differ.
+    """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise UserError("--format parquet needs pyarrow; run `pip install pyarrow`") from error
-    part = pa.struct([("type", pa.string()), ("image", pa.string()), ("text", pa.string())])
+    part = pa.struct([("type", pa.string()), ("text", pa.string())])
     schema = pa.schema([
         ("id", pa.string()), ("task", pa.string()), ("source", pa.string()),
         ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(part))]))),
@@ -143,7 +148,7 @@ def _write_parquet(folder: Path, split: Split, made: Iterable[Made]) -> None:
             images = [{"path": name, "bytes": data} for name, data in pictures.items()]
             attributes = json.dumps(row["attributes"]) if "attributes" in row else None
             batch.append({**row, "attributes": attributes, "images": images})
-            if len(batch) == SHARD_ROWS:
+            if len(batch) == GROUP_ROWS:
                 writer.write_table(pa.Table.from_pylist(batch, schema))
                 batch = []
         writer.write_table(pa.Table.from_pylist(batch, schema))
@@ -188,11 +193,9 @@ WRITERS: dict[str, Callable[[Path, Split, Iterable[Made]], None]] = {
 
 
 def _check(out: Path, tasks: Sequence[str], n: int, split: str, format: str) -> None:
-    for name in tasks:
-        if name not in TASKS:
-            raise UserError(f"--tasks: unknown task {name!r}; choose from {', '.join(TASKS)}")
+    check_tasks(tasks)
     if not tasks:
-        raise UserError(f"--tasks: none given; choose from {', '.join(TASKS)}")
+        raise UserError(f"no task given; choose from {', '.join(TASKS)}")
     if n < 1:
         raise UserError(f"--n: {n} rows asked for; give 1 or more")
     if split not in SPLITS:
@@ -222,15 +225,6 @@ def write(
     _check(out, tasks, n, split, format)
     if seed < 0:
         raise UserError(f"--seed: {seed} is negative; give 0 or more")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with replace_folder(out) as temporary:
         jobs = _jobs(tasks, n, seed, split, size)
         WRITERS[format](temporary, split, _produce(jobs, min(workers, len(jobs))))
-        temporary.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        temporary.replace(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Any, Literal
+from typing import Any
 
 from autoneural.data.cockpit.base import (
     RARE_KINDS,
@@ -16,10 +16,10 @@ from autoneural.data.cockpit.base import (
     Scene,
     Split,
     chance,
-    pick,
     rng_for,
 )
 from autoneural.data.cockpit.tasks import TASKS
+from autoneural.errors import UserError
 
 Row = dict[str, Any]
 RARE_SHARE = 0.25
@@ -84,11 +84,15 @@ def conversation(scene: Scene) -> Row:
     return _row([scene], [questions[i] for i in rng.permutation(len(questions)).tolist()])
 
 
-def caption_row(scene: Scene) -> Row:
-    """One turn: describe the picture."""
-    rng = rng_for(scene.task, scene.split, scene.seed, "caption")
-    answer = TASKS[scene.task].caption(scene)
-    return _row([scene], [Question(pick(rng, DESCRIBE), answer, "caption")])
+def describe(row: Row) -> str:
+    """The description of a row's only picture, from its `attributes` alone.
+
+    Raises UserError for a task that is not one of ours.
+    """
+    if row["task"] not in TASKS:
+        raise UserError(f"task {row['task']!r}: no description known; one of {', '.join(TASKS)}")
+    attributes = {name.split(".", 1)[1]: value for name, value in row["attributes"].items()}
+    return TASKS[row["task"]].caption(Scene(row["task"], 0, "train", attributes, {}))
 
 
 def _compare(scene: Scene, seed: int, index: int) -> tuple[Row, tuple[Scene, ...]] | None:
@@ -104,15 +108,10 @@ def rows(
     start: int,
     stop: int,
     seed: int = 0,
-    mix: Literal["chat", "caption"] = "chat",
 ) -> Iterator[tuple[Row, tuple[Scene, ...]]]:
-    """Rows start..stop-1. `chat`: conversations and about 8 % two-picture rows; `caption`: one
-    caption per picture."""
+    """Rows start..stop-1: conversations, and about 8 % questions about two pictures."""
     for index in range(start, stop):
         scene = TASKS[task].sample(scene_seed(seed, index), split)
-        if mix == "caption":
-            yield caption_row(scene), (scene,)
-            continue
         paired = chance(rng_for(task, split, scene.seed, "mix"), COMPARE_SHARE)
         pair = _compare(scene, seed, index) if paired else None
         yield pair or (conversation(scene), (scene,))

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from autoneural.data.cockpit.base import Task
 from autoneural.data.cockpit.boarding import Boarding
 from autoneural.data.cockpit.fatigue import Fatigue
 from autoneural.data.cockpit.hmi import Hmi
+from autoneural.errors import UserError
 
 TASKS: dict[str, Task] = {task.name: task for task in (Fatigue(), Hmi(), Boarding())}
+
+
+def check_tasks(names: Sequence[str] | None) -> list[str]:
+    """The tasks meant: those named, once each, or all. UserError naming one that does not exist."""
+    for name in names or ():
+        if name not in TASKS:
+            raise UserError(f"no task {name!r}; one of {', '.join(TASKS)}")
+    return list(dict.fromkeys(names or TASKS))

@@ -1,12 +1,12 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from PIL import Image
 
 from autoneural.checkpoint import load_checkpoint, weights_hash
-from autoneural.data.cockpit import image_name, render, rows
 from autoneural.errors import UserError
 from autoneural.recipes import DataSource, Recipe, recipe, run_recipe, with_overrides
 from autoneural.train.curriculum import Stage
@@ -54,6 +54,8 @@ def test_overrides_reach_every_level() -> None:
         ("colour=red", "no setting 'colour'"),
         ("seed", "expected path=value"),
         ("stages.vision.steps=0", "steps: must be at least 1"),
+        ("stages.general.mixture.captions=0", "mixture: needs sources with positive weights"),
+        ("stages.vision.objective=vison", "objective: 'vison' is not language or vision"),
         ("stages=3", "no stage '3'"),
     ],
 )
@@ -69,20 +71,6 @@ def test_unknown_names_are_refused() -> None:
     data["stages"] = [{"name": "s", "train": [], "speed": 1}]
     with pytest.raises(UserError, match=r"stages\.s\.speed: no such setting"):
         Recipe.from_dict(data)
-
-
-@pytest.fixture(scope="module")
-def cockpit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight fatigue pictures."""
-    folder = tmp_path_factory.mktemp("cockpit")
-    (folder / "images").mkdir()
-    lines: list[str] = []
-    for row, scenes in rows("fatigue", "train", 0, 8):
-        for scene in scenes:
-            Image.fromarray(render(scene, 64)).save(folder / image_name(scene))
-        lines.append(json.dumps(row) + "\n")
-    (folder / "train.jsonl").write_text("".join(lines))
-    return folder
 
 
 def _language_stage(name: str, source: str) -> Stage:
@@ -133,3 +121,59 @@ def test_run_writes_a_checkpoint_that_says_what_made_it(
     assert [made["stages"][name]["steps"] for name in ("align", "domain")] == [2, 3]
     assert weights_hash(tmp_path / "run" / "after-domain") == weights_hash(tmp_path / "out")
     assert weights_hash(tmp_path / "run" / "after-align") != weights_hash(tmp_path / "out")
+
+
+def run_small(chosen: Recipe, cockpit: Path, folder: Path, **arguments: Any) -> bool:
+    names = {"tokenizer": folder / "tokenizer", "run": folder / "run", "output": folder / "out"}
+    return run_recipe(chosen, data=cockpit, **{"options": OPTIONS, **names, **arguments}).finished
+
+
+def test_training_starts_from_a_name_in_the_clone(
+    tiny_checkpoint: TinyCheckpoint,
+    cockpit: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "autoneural.checkpoint.SHIPPED", tiny_checkpoint.folder.parent, raising=True
+    )
+    start, words = tiny_checkpoint.folder.name, tiny_checkpoint.folder
+    assert run_small(SMALL, cockpit, tmp_path, start=start, tokenizer=words)
+    with pytest.raises(UserError, match="nowhere: no such checkpoint folder"):
+        run_small(SMALL, cockpit, tmp_path, start="nowhere", tokenizer=words)
+
+
+def test_what_would_fail_at_the_end_fails_at_the_start(
+    tiny_checkpoint: TinyCheckpoint, cockpit: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.txt").touch()
+    words = tiny_checkpoint.folder
+    with pytest.raises(UserError, match=r"holds a\.txt, so it is no checkpoint"):
+        run_small(SMALL, cockpit, tmp_path, tokenizer=words)
+    domain = replace(SMALL.stages[1], lr={"projector.linear_1": 1e-3})
+    uncovered = replace(SMALL, stages=(SMALL.stages[0], domain))
+    with pytest.raises(UserError, match=r"stage domain: lr: no prefix covers projector\.linear_2"):
+        run_small(uncovered, cockpit, tmp_path, tokenizer=words, output=tmp_path / "other")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_other_data_is_another_run(
+    tiny_checkpoint: TinyCheckpoint, cockpit: Path, tmp_path: Path
+) -> None:
+    words = tiny_checkpoint.folder
+    options = replace(OPTIONS, minutes=1e-9)
+    assert not run_small(SMALL, cockpit, tmp_path, tokenizer=words, options=options)
+    other = tmp_path / "other"
+    shutil.copytree(cockpit, other)
+    path = other / "train.jsonl"
+    path.write_text(path.read_text().replace("Is there", "Do you see"))
+    with pytest.raises(UserError, match=r"holds another run \(files\.captions was"):
+        run_small(SMALL, other, tmp_path, tokenizer=words)
+    with pytest.raises(UserError, match=r"holds another run \("):
+        run_small(
+            with_overrides(SMALL, ["stages=domain,align"]), cockpit, tmp_path, tokenizer=words
+        )
+    (tmp_path / "run" / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run\.json: damaged"):
+        run_small(SMALL, cockpit, tmp_path, tokenizer=words)

@@ -1,0 +1,32 @@
+"""Named, typed recipes, and the one place that wires the stages together.
+
+    recipe("tiny") --with_overrides--> Recipe --run_recipe(data, tokenizer, run)--> Checkpoint
+    quantize_checkpoint(checkpoint, data, out) --> quantised Checkpoint
+
+A recipe says what is made and is stored, resolved, in the checkpoint it made; where the files lie
+and which device computes are arguments of the run.
+"""
+
+from autoneural.errors import UserError
+from autoneural.recipes.quantizing import calibration_samples, quantize_checkpoint
+from autoneural.recipes.recipe import DataSource, Recipe, with_overrides
+from autoneural.recipes.tiny import shortened, tiny
+from autoneural.recipes.training import run_recipe
+
+__all__ = [
+    "DataSource",
+    "Recipe",
+    "calibration_samples",
+    "quantize_checkpoint",
+    "recipe",
+    "run_recipe",
+    "with_overrides",
+]
+
+
+def recipe(name: str, *, smoke: bool = False) -> Recipe:
+    """The recipe called `name`; with `smoke`, the same stages in minutes (they learn little)."""
+    recipes = {"tiny": tiny}
+    if name not in recipes:
+        raise UserError(f"no recipe {name!r}; one of {', '.join(recipes)}")
+    return shortened(recipes[name]()) if smoke else recipes[name]()

@@ -1,0 +1,63 @@
+"""Post-training quantisation over data files: rows to samples, a checkpoint to a quantised one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from autoneural.checkpoint import find_checkpoint, load_checkpoint
+from autoneural.compress.precision import PRECISIONS
+from autoneural.compress.quantize import Sample, post_training_quantize
+from autoneural.compress.report import Report
+from autoneural.data.importers import open_source
+from autoneural.data.loader import fit
+from autoneural.data.processor import Processor
+from autoneural.data.tokenizer import Tokenizer
+from autoneural.errors import UserError
+
+
+def quantize_checkpoint(
+    checkpoint: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    precision: str = "w4a16",
+    samples: int = 128,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Report:
+    """What `autoneural compress` does: names and paths in, a quantised folder and a report out."""
+    if precision not in PRECISIONS:
+        raise UserError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    rows = calibration_samples(checkpoint, data, samples)
+    return post_training_quantize(
+        checkpoint, rows, out, precision=PRECISIONS[precision], progress=progress
+    )
+
+
+def calibration_samples(checkpoint: str | Path, data: str | Path, count: int) -> list[Sample]:
+    """`count` conversations spread evenly over a data file, or over train.jsonl in a folder.
+
+    Raises UserError when the file or one of its rows is not usable.
+    """
+    folder = find_checkpoint(checkpoint)
+    config = load_checkpoint(folder).config
+    tokenizer = Tokenizer.load(folder)
+    processor = Processor(
+        tokenizer, config.vision.image_size, config.vision.num_tokens, config.resize
+    )
+    source = open_source(Path(data) / "train.jsonl" if Path(data).is_dir() else data)
+    picked = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int))
+    limit = config.text.max_position_embeddings
+    samples = []
+    for index in picked.tolist():
+        example = processor.training_example(source.row(index)["messages"])
+        inputs, _ = fit(*example, processor, limit)
+        pixels = torch.from_numpy(inputs.pixel_values) if len(inputs.pixel_values) else None
+        ids = torch.from_numpy(inputs.input_ids)[None]
+        samples.append(
+            Sample(input_ids_BT=ids, pixels_BCHW=pixels, image_token_id=tokenizer.image_id)
+        )
+    return samples

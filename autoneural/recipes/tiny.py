@@ -1,0 +1,108 @@
+"""cockpit-tiny from nothing: the recipe that made the embedded bundle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from autoneural.recipes.recipe import DataSource, Recipe
+from autoneural.train.curriculum import PARTS, Stage
+
+
+def tiny() -> Recipe:
+    """cockpit-tiny from nothing, over the folder of `autoneural data cockpit`."""
+    return Recipe(
+        name="tiny",
+        preset="cockpit-tiny",
+        data={
+            "captions": DataSource(form="caption"),
+            "text": DataSource(form="text"),
+            "chat": DataSource(),
+            **{name: DataSource(tasks=(name,)) for name in ("fatigue", "hmi", "boarding")},
+        },
+        stages=(*_tiny_towers(), *_tiny_curriculum()),
+    )
+
+
+def _tiny_towers() -> tuple[Stage, ...]:
+    """Each half alone, in place of pretrained weights; then the paper's first stage."""
+    return (
+        Stage(
+            name="vision",
+            objective="vision",
+            train=("vision_encoder",),
+            mixture={"captions": 1.0},
+            steps=2600,
+            batch_size=32,
+            lr={"vision_encoder": 2e-3},
+            warmup=100,
+            jitter=0.15,
+        ),
+        Stage(
+            name="language",
+            train=("language_model",),
+            mixture={"text": 1.0},
+            steps=350,
+            batch_size=32,
+            lr={"language_model": 2e-3},
+        ),
+        Stage(
+            name="align",
+            train=("projector",),
+            mixture={"captions": 1.0},
+            steps=100,
+            batch_size=32,
+            lr={"projector": 1e-3},
+            warmup=10,
+        ),
+    )
+
+
+def _tiny_curriculum() -> tuple[Stage, ...]:
+    """The paper's other three: everything trains, on what comes closer to the car."""
+    return (
+        Stage(
+            name="general",
+            train=PARTS,
+            mixture={"chat": 0.85, "captions": 0.15},
+            steps=2000,
+            batch_size=24,
+            lr={"vision_encoder": 5e-4, "projector": 1e-3, "language_model": 1e-3},
+            warmup=100,
+            final_lr=0.4,
+            jitter=0.15,
+        ),
+        Stage(
+            name="instruct",
+            train=PARTS,
+            mixture={"fatigue": 0.2, "hmi": 0.6, "boarding": 0.2},
+            steps=400,
+            batch_size=24,
+            lr={"vision_encoder": 2e-4, "projector": 4e-4, "language_model": 4e-4},
+            final_lr=0.4,
+            jitter=0.15,
+        ),
+        Stage(
+            name="domain",
+            train=PARTS,
+            mixture={"chat": 1.0},
+            steps=500,
+            batch_size=24,
+            lr={"vision_encoder": 8e-5, "projector": 1.6e-4, "language_model": 1.6e-4},
+            warmup=10,
+            final_lr=0.01,
+            ema=0.995,
+            jitter=0.1,
+        ),
+    )
+
+
+def shortened(full: Recipe) -> Recipe:
+    steps = {"vision": 30, "language": 20, "align": 5, "general": 20, "instruct": 5, "domain": 5}
+    return replace(
+        full,
+        name=f"{full.name}-smoke",
+        stages=tuple(
+            replace(stage, steps=steps[stage.name], batch_size=8, warmup=2, accumulate=1)
+            for stage in full.stages
+        ),
+    )

@@ -1,0 +1,218 @@
+"""Runs a training recipe: files to sources, sources to a trainer, its weights to a Checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import autoneural
+from autoneural.checkpoint import (
+    TOKENIZER_FILES,
+    load_checkpoint,
+    load_recipe,
+    load_weights,
+    refuse_foreign,
+    save_checkpoint,
+    weights_hash,
+)
+from autoneural.config import ModelConfig, preset
+from autoneural.data.cockpit import describe
+from autoneural.data.dataset import Source
+from autoneural.data.importers import data_files, open_source
+from autoneural.data.processor import Processor
+from autoneural.data.tokenizer import Tokenizer
+from autoneural.errors import UserError
+from autoneural.files import refuse_current, write_text
+from autoneural.model.vlm import VLM
+from autoneural.recipes.recipe import DataSource, Recipe
+from autoneural.train.sources import derive_source
+from autoneural.train.state import load_position
+from autoneural.train.trainer import Outcome, RunOptions, Trainer
+
+LICENCE = "Apache-2.0"
+
+
+def run_recipe(
+    chosen: Recipe,
+    *,
+    data: str | Path,
+    tokenizer: str | Path,
+    run: str | Path,
+    output: str | Path,
+    start: str | Path | None = None,
+    options: RunOptions | None = None,
+) -> Outcome:
+    """Train `chosen` and write the checkpoint `output`; call again to resume what was stopped.
+
+    `data` holds the files of the recipe's sources, `tokenizer` a tokenizer folder, `run` the state,
+    metrics and a checkpoint `after-<stage>` per finished stage. `start` is a checkpoint to begin
+    from instead of random weights. Raises UserError for anything that does not fit together.
+    """
+    run, output = Path(run), Path(output)
+    refuse_current(output)
+    refuse_foreign(output)
+    words = Tokenizer.load(tokenizer)
+    sources = open_sources(chosen, data)
+    identity = _identity(chosen, sources, Path(data), Path(tokenizer), start)
+    _check_identity(run, identity)
+    licences = _licences(start)
+    model = _initial_model(chosen, start)
+    config = model.config
+    if words.vocab_size > config.text.vocab_size:
+        raise UserError(
+            f"{tokenizer}: {words.vocab_size} ids, the model has room for {config.text.vocab_size}"
+        )
+    processor = Processor(words, config.vision.image_size, config.vision.num_tokens, config.resize)
+
+    def save(folder: Path) -> None:
+        made = {
+            "made_by": f"autoneural {autoneural.__version__}, torch {torch.__version__}",
+            **identity,
+            "device": f"{trainer.device.type}, {trainer.precision}",
+            "licences": licences,
+            "stages": trainer.position.results,
+        }
+        save_checkpoint(folder, trainer.model, config, tokenizer, made)
+
+    trainer = Trainer(
+        model,
+        processor,
+        sources,
+        chosen.stages,
+        run,
+        seed=chosen.seed,
+        options=options,
+        on_stage_end=lambda stage: save(run / f"after-{stage}"),
+    )
+    outcome = trainer.run()
+    if outcome.finished:
+        save(output)
+    return outcome
+
+
+def open_sources(chosen: Recipe, folder: str | Path) -> dict[str, Source]:
+    """The recipe's sources, by name, from the files in `folder`."""
+    opened = {file: open_source(Path(folder) / file) for file in {s.file for s in _used(chosen)}}
+    return {
+        name: derive_source(
+            replace(opened[source.file], name=name), source.form, describe, source.tasks
+        )
+        for name, source in chosen.data.items()
+        if source in _used(chosen)
+    }
+
+
+def _used(chosen: Recipe) -> list[DataSource]:
+    names = dict.fromkeys(name for stage in chosen.stages for name in stage.mixture)
+    return [chosen.data[name] for name in names if name in chosen.data]
+
+
+def _initial_model(chosen: Recipe, start: str | Path | None) -> VLM:
+    torch.manual_seed(chosen.seed)
+    if start is None:
+        return VLM(preset_config(chosen.preset))
+    checkpoint = load_checkpoint(start)
+    if checkpoint.encodings is not None:
+        raise UserError(f"{start}: is quantised; training starts from a float checkpoint")
+    model = VLM(checkpoint.config)
+    load_weights(model, checkpoint.state_dict, start)
+    return model
+
+
+def _licences(start: str | Path | None) -> dict[str, str]:
+    """Of the weights: ours when they began at random, else those of what they began from."""
+    return {"weights": LICENCE} if start is None else load_recipe(start).get("licences", {})
+
+
+def preset_config(name: str) -> ModelConfig:
+    """The named preset, with a UserError for an unknown one."""
+    try:
+        return preset(name)
+    except ValueError as error:
+        raise UserError(f"recipe: {error}") from error
+
+
+def _identity(
+    chosen: Recipe,
+    sources: Mapping[str, Source],
+    data: Path,
+    tokenizer: Path,
+    start: str | Path | None,
+) -> dict[str, Any]:
+    """What decides the weights, device and kernels apart."""
+    words = b"".join((tokenizer / name).read_bytes() for name in TOKENIZER_FILES)
+    return {
+        "recipe": chosen.to_dict(),
+        "seed": chosen.seed,
+        "parent": weights_hash(start) if start is not None else None,
+        "tokenizer": hashlib.sha256(words).hexdigest(),
+        "rows": {name: len(source) for name, source in sources.items()},
+        "files": {name: _file_identity(data / chosen.data[name].file) for name in sources},
+    }
+
+
+def _file_identity(path: Path) -> str:
+    """Size and start of a data file, or of its shards: to read all of it could take minutes."""
+    files = data_files(path)
+    start = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            start.update(stream.read(1 << 20))
+    return f"{sum(file.stat().st_size for file in files)} bytes, {start.hexdigest()}"
+
+
+def _check_identity(run: Path, identity: Mapping[str, Any]) -> None:
+    """A run folder belongs to one recipe; only stages still to come may change."""
+    path = run / "run.json"
+    position = load_position(run) if path.is_file() else None
+    if position is not None:
+        begun = position.stage + (position.step > 0)
+        before, now = (_flat(_begun(side, begun)) for side in (_read_identity(path), identity))
+        changed = sorted(key for key in before | now if before.get(key) != now.get(key))
+        if changed:
+            key = changed[0]
+            raise UserError(
+                f"{run}: holds another run ({key} was {before.get(key)}, now {now.get(key)}); "
+                "choose another run folder or delete this one"
+            )
+    run.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(identity, indent=2) + "\n")
+
+
+def _read_identity(path: Path) -> dict[str, Any]:
+    try:
+        identity = json.loads(path.read_text(encoding="utf-8"))
+        return {key: identity[key] for key in ("recipe", "rows", "files")} | identity
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: damaged, or of another version ({error!r}); start anew in another run folder"
+        ) from error
+
+
+def _begun(identity: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The part of a run's identity that its first `count` stages have used."""
+    stages = {stage["name"]: stage for stage in identity["recipe"]["stages"][:count]}
+    used = {name for stage in stages.values() for name in stage["mixture"]}
+    data = {name: d for name, d in identity["recipe"]["data"].items() if name in used}
+    return {
+        **identity,
+        "rows": {name: n for name, n in identity["rows"].items() if name in used},
+        "files": {name: f for name, f in identity["files"].items() if name in used},
+        "order": list(stages),
+        "recipe": {**identity["recipe"], "stages": stages, "data": data},
+    }
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else key)
+    return flat
