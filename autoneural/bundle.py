@@ -20,6 +20,7 @@ from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from autoneural.bundle_graphs import check_graph
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
 from autoneural.files import expand
@@ -156,8 +157,8 @@ def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
         context=top.natural("context"),
         targets={name: parse_target(name, targets.child(name)) for name in targets.data},
         state=tuple(parse_state(item) for item in top.objects("state")),
-        tokenizer_file=tokenizer.get("file", str),
-        chat_template_file=tokenizer.get("chat_template", str),
+        tokenizer_file=tokenizer.choice("file", ("tokenizer.json",)),
+        chat_template_file=tokenizer.choice("chat_template", ("chat_template.jinja",)),
         manifest=manifest,
     )
 
@@ -204,7 +205,7 @@ def _verify_files(folder: Path, files: object) -> None:
 
 
 def _verify_references(bundle: Bundle) -> None:
-    """Every file the manifest or a graph refers to is one of the hashed files."""
+    """Every file the manifest or a graph refers to is a hashed one; every graph fits the model."""
     _require_listed(bundle, bundle.tokenizer_file)
     _require_listed(bundle, bundle.chat_template_file)
     for target in bundle.targets.values():
@@ -218,6 +219,9 @@ def _verify_references(bundle: Bundle) -> None:
             _require_listed(bundle, graph.file)
             # ONNX Runtime reads a graph whatever its name, so its name decides nothing here.
             _verify_external_data(bundle, graph.file)
+            # A graph cut into parts has ends of its own.
+            if not any(other.part for other in target.graphs if other.role == graph.role):
+                check_graph(graph, bundle.model, bundle.state)
 
 
 def _require_listed(bundle: Bundle, name: str) -> None:

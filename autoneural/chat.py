@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -16,9 +17,9 @@ from urllib.parse import unquote
 
 from PIL import Image
 
-from autoneural.data.image import load_image
 from autoneural.data.messages import Message
 from autoneural.errors import UserError
+from autoneural.files import expand
 from autoneural.runtime.engine import Engine, Result
 from autoneural.runtime.sampling import Sampling
 
@@ -32,7 +33,7 @@ line (quoted, with escaped spaces, ~, file:// or relative), as many as you like.
   /exit         leave (also Ctrl-D); Ctrl-C stops an answer"""
 
 # Formats that Pillow could not open here are listed too: better an error line than silent text.
-_SUFFIXES = "png|jpg|jpeg|webp|bmp|gif|tif|tiff|heic|heif|avif"
+_SUFFIXES = "png|jpg|jpeg|jpe|jfif|webp|bmp|gif|tif|tiff|tga|heic|heif|avif|jxl|svg"
 _IMAGE_PATH = re.compile(rf".*[^\s/\\]\.(?:{_SUFFIXES})", re.IGNORECASE | re.DOTALL)
 # A quoted path, a word with backslash escapes, or blanks. Other quotes are part of words: it's.
 _PART = re.compile(
@@ -93,10 +94,7 @@ def _resolve(name: str) -> Path:
         name = unquote(re.sub(r"^file://(localhost(?=/))?", "", name, flags=re.IGNORECASE))
         # file:///C:/x.png names C:/x.png.
         name = re.sub(r"^/([A-Za-z]:)", r"\1", name)
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:  # ~somebody who has no home here
-        return Path(name)
+    return expand(name)
 
 
 def user_message(text: str, images: Sequence[Any]) -> Message:
@@ -168,6 +166,9 @@ class Chat:
         self._engine = engine
         self._settings = settings or Settings()
         self._source = source or sys.stdin
+        if isinstance(self._source, io.TextIOWrapper):
+            # A path may hold any bytes; this way they come through as the file system has them.
+            self._source.reconfigure(errors="surrogateescape")
         self._out = out or sys.stdout
         self._last: Result | None = None
         self._clear()
@@ -182,6 +183,8 @@ class Chat:
                 self._handle(line)
             except UserError as error:
                 self._say(f"error: {error}")
+            except KeyboardInterrupt:
+                self._say("\n(stopped)")
 
     def _lines(self) -> Iterator[str]:
         """Stripped lines that are not blank. Ctrl-C throws a line away, Ctrl-D ends."""
@@ -230,13 +233,10 @@ class Chat:
 
     def attach(self, paths: Sequence[Path]) -> None:
         """Load pictures for the next question: all of them, or none and an error."""
+        images = [self._engine.processor.load(path) for path in paths]
         for path in paths:
-            if not path.is_file():
-                raise UserError(f"{path}: no such image; nothing was sent")
-        images = [(path.name, load_image(path)) for path in paths]
-        for name, image in images:
-            self._say(f"Added image {name!r} ({image.width}x{image.height})")
-        self._pending += [image for _, image in images]
+            self._say(f"Added image {path.name!r}")
+        self._pending += images
 
     def _ask(self, text: str) -> None:
         """Send a question and stream the answer; both join the history if there is an answer."""

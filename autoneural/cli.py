@@ -9,7 +9,9 @@ goes on), 130 interrupted, 141 the reader went away.
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,6 +48,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code; errors of the user are printed, not raised."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that cannot show a letter of an answer should not end the answer.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         args = build_parser().parse_args(argv)
         code = args.run(args) or 0
@@ -65,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has left (`| head`): point stdout elsewhere so that the exit flush is silent.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # A full disk, a folder that may not be read: whatever no command foresaw.
+        return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -95,14 +103,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    verbs: argparse._SubParsersAction,
-    name: str,
-    run: Handler,
-    text: str,
-    aliases: Sequence[str] = (),
+    verbs: argparse._SubParsersAction, name: str, run: Handler, text: str
 ) -> argparse.ArgumentParser:
     description = f"{text[0].upper()}{text[1:]}."
-    parser = verbs.add_parser(name, help=text, description=description, aliases=aliases)
+    parser = verbs.add_parser(name, help=text, description=description)
     parser.set_defaults(run=run)
     return parser
 
@@ -114,7 +118,7 @@ def _add_data(verbs: argparse._SubParsersAction) -> None:
     add.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write")
     _add_tasks(add)
     add.add_argument("--n", type=_positive, default=1000, help="rows in all (default 1000)")
-    add.add_argument("--seed", type=int, default=0, help="which scenes (default 0)")
+    add.add_argument("--seed", type=_natural, default=0, help="which scenes (default 0)")
     add.add_argument("--split", choices=("train", "val", "test"), default="train")
     add.add_argument(
         "--format", choices=("messages", "llava", "parquet", "webdataset"), default="messages"
@@ -186,7 +190,7 @@ def _add_infer(verbs: argparse._SubParsersAction) -> None:
     sampling.add_argument("--top-p", type=float, default=1.0, help="1 is off (default)")
     sampling.add_argument("--min-p", type=float, default=0.0, help="0 is off (default)")
     sampling.add_argument("--repetition-penalty", type=float, default=1.0, help="1 is off")
-    sampling.add_argument("--seed", type=int, help="the same answer every time")
+    sampling.add_argument("--seed", type=_natural, help="the same answer every time")
     sampling.add_argument("--stop", action="append", default=[], metavar="TEXT", help="repeatable")
 
 
@@ -200,7 +204,13 @@ def _add_eval(verbs: argparse._SubParsersAction) -> None:
     )
     _add_tasks(add)
     add.add_argument("--n", type=_positive, default=1000, help="questions per task (default 1000)")
-    add.add_argument("--seed", type=int, default=0, help="which questions (default 0)")
+    add.add_argument("--seed", type=_natural, default=0, help="which questions (default 0)")
+    add.add_argument(
+        "--split",
+        choices=("val", "test"),
+        default="test",
+        help="val: as training saw; test: with looks that training never saw (default)",
+    )
     add.add_argument("--no-blind", action="store_true", help="skip the pass with shuffled pictures")
     add.add_argument("--json", action="store_true", help="print the report as JSON")
     add.add_argument("--records", type=Path, metavar="JSONL", help="write one line per question")
@@ -230,10 +240,17 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
+    return _whole(text, 1)
+
+
+def _natural(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not re.fullmatch(r"\d{1,18}", text, re.ASCII) or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} up")
+    return int(text)
 
 
 def _extra_of(module: str) -> str | None:

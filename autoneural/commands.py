@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoneural import __version__
-from autoneural.bundle import DEFAULT_BUNDLE
+from autoneural.bundle import DEFAULT_BUNDLE, EMBEDDED
 from autoneural.errors import UserError
+from autoneural.files import expand
+from autoneural.show import is_checkpoint
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from autoneural.bench.quality import Answerer
 
 STOPPED = 3
+# By path: the bare name could be a folder of the one who runs the command.
+EMBEDDED_BUNDLE = EMBEDDED / DEFAULT_BUNDLE
 _DEPENDENCIES = ("onnxruntime", "numpy", "pillow", "tokenizers", "torch", "onnxruntime-qnn")
 
 
@@ -140,8 +144,8 @@ def infer(args: argparse.Namespace) -> None:
         max_tokens=args.max_tokens,
         stop=tuple(args.stop),
     )
-    images = [Path(name).expanduser() for name in args.image]
-    engine = Engine(args.bundle or DEFAULT_BUNDLE, args.target)
+    images = [expand(name) for name in args.image]
+    engine = Engine(args.bundle or EMBEDDED_BUNDLE, args.target)
     if args.prompt is not None:
         run_once(engine, args.prompt, images, settings, as_json=args.json)
         return
@@ -154,7 +158,7 @@ def demo(args: argparse.Namespace) -> None:
     """The example pictures that come with the package."""
     from autoneural.demo import run_demo
 
-    run_demo(args.bundle or DEFAULT_BUNDLE, args.target)
+    run_demo(args.bundle or EMBEDDED_BUNDLE, args.target)
 
 
 def show(args: argparse.Namespace) -> None:
@@ -184,21 +188,24 @@ def evaluate(args: argparse.Namespace) -> None:
     from autoneural.bench.held_out import held_out
     from autoneural.bench.report import print_quality
 
+    if args.records and not args.records.parent.is_dir():
+        # Said now, not after an hour of questions.
+        raise UserError(f"--records {args.records}: there is no folder {args.records.parent}")
     answerer = _answerer(args.bundle, args.target)
     with _progress("pictures", None) as advance:
-        tasks = held_out(args.tasks, args.n, args.seed, advance)
+        tasks = held_out(args.tasks, args.n, args.seed, args.split, advance)
     passes = 1 if args.no_blind else 2
     total = passes * sum(len(items) for items in tasks.values())
     with _progress("questions", total) as advance:
         report, records = quality.evaluate(
             answerer, tasks, seed=args.seed, blind=not args.no_blind, on_answer=advance
         )
-    if args.records:
-        quality.save_records(args.records, records)
     if args.json:
         _print_json(report)
     else:
         print_quality(report, Console())
+    if args.records:
+        quality.save_records(args.records, records)
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -217,17 +224,17 @@ def compare(args: argparse.Namespace) -> None:
 
 def _answerer(name: str | None, target: str | None) -> Answerer:
     """The engine of a bundle, or the model of a checkpoint: by `target`, else by what `name` is."""
-    is_checkpoint = name is not None and (Path(name) / "config.json").is_file()
-    if is_checkpoint and target not in (None, "torch"):
+    checkpoint = name is not None and is_checkpoint(name)
+    if checkpoint and target not in (None, "torch"):
         raise UserError(f"{name} is a checkpoint: --target {target} needs a bundle (see export)")
-    if is_checkpoint or target == "torch":
+    if checkpoint or target == "torch":
         from autoneural.bench.answer_checkpoint import load_answerer
 
         return load_answerer(name or DEFAULT_BUNDLE)
     from autoneural.bench.answer_bundle import EngineAnswerer
     from autoneural.runtime.engine import Engine
 
-    return EngineAnswerer(Engine(name or DEFAULT_BUNDLE, target or "cpu"))
+    return EngineAnswerer(Engine(name or EMBEDDED_BUNDLE, target or "cpu"))
 
 
 def _print_json(value: Any) -> None:

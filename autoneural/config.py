@@ -6,8 +6,9 @@ the vision encoder), so that public checkpoints load without a map. Imports noth
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from math import inf
+from typing import Any, ClassVar, Literal, get_args
 
 LayerType = Literal["conv", "full_attention"]
 
@@ -17,8 +18,26 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+class _Checked:
+    """Every int of a configuration counts something, every float is a positive number."""
+
+    MAY_BE_ZERO: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # pyright: ignore[reportArgumentType]
+            value, least = getattr(self, field.name), 0 if field.name in self.MAY_BE_ZERO else 1
+            if field.type == "int":
+                whole = type(value) is int and value >= least
+                _require(whole, f"{field.name}: {value!r} is not a whole number from {least} up")
+            elif field.type == "float":
+                number = isinstance(value, int | float) and 0 < value < inf
+                _require(number, f"{field.name}: {value!r} is not a positive number")
+            elif field.type == "str":
+                _require(isinstance(value, str), f"{field.name}: {value!r} is not a text")
+
+
 @dataclass(frozen=True, kw_only=True)
-class EdgeResidual:
+class EdgeResidual(_Checked):
     """Dense k x k expansion, then 1x1 projection (timm `er`)."""
 
     channels: int
@@ -29,7 +48,7 @@ class EdgeResidual:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InvertedResidual:
+class InvertedResidual(_Checked):
     """Universal inverted residual (timm `uir`); a kernel of 0 leaves that depthwise conv out."""
 
     channels: int
@@ -38,10 +57,18 @@ class InvertedResidual:
     dw_start: int = 0
     dw_mid: int = 0
     type: Literal["uir"] = "uir"
+    MAY_BE_ZERO = ("dw_start", "dw_mid")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(
+            self.stride == 1 or bool(self.dw_start or self.dw_mid),
+            "stride: an inverted residual without a depthwise convolution cannot have one",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiQueryAttention:
+class MultiQueryAttention(_Checked):
     """Global attention with one key/value head (timm `mqa`), optionally on strided keys/values."""
 
     channels: int
@@ -57,7 +84,7 @@ _BLOCKS = {"er": EdgeResidual, "uir": InvertedResidual, "mqa": MultiQueryAttenti
 
 
 @dataclass(frozen=True, kw_only=True)
-class MobileNetV5Config:
+class MobileNetV5Config(_Checked):
     """MobileNetV5 encoder: stem, stages of blocks, multi-scale fusion of the last two stages."""
 
     image_size: int = 768
@@ -71,13 +98,9 @@ class MobileNetV5Config:
     type: Literal["mobilenetv5"] = "mobilenetv5"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(len(self.stages) >= 2, "stages: multi-scale fusion needs at least two stages")
-        _require(
-            self.image_size % (16 * self.fusion_size) == 0
-            or 16 * self.fusion_size % self.image_size == 0
-            or self.image_size // 16 % self.fusion_size == 0,
-            f"image_size: {self.image_size} does not pool to {self.fusion_size}x{self.fusion_size}",
-        )
+        _require(all(self.stages), "stages: one of them is empty")
 
     @property
     def num_tokens(self) -> int:
@@ -90,7 +113,7 @@ class MobileNetV5Config:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViTConfig:
+class ViTConfig(_Checked):
     """Plain pre-norm ViT with learned positions and a pixel unshuffle: the baseline twin."""
 
     image_size: int = 512
@@ -104,6 +127,7 @@ class ViTConfig:
     type: Literal["vit"] = "vit"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         grid = self.image_size // self.patch_size
         _require(self.image_size % self.patch_size == 0, "image_size: not a multiple of patch_size")
         _require(grid % self.unshuffle == 0, "unshuffle: does not divide the patch grid")
@@ -121,7 +145,7 @@ VisionConfig = MobileNetV5Config | ViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextConfig:
+class TextConfig(_Checked):
     """LFM2 decoder. `intermediate_size` is the width after LFM2's own adjustment (8192 at 1.2B)."""
 
     hidden_size: int = 2048
@@ -137,7 +161,11 @@ class TextConfig:
     max_position_embeddings: int = 4096
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(len(self.layer_types) > 0, "layer_types: empty")
+        for kind in self.layer_types:
+            known = " or ".join(get_args(LayerType))
+            _require(kind in get_args(LayerType), f"layer_types: {kind!r} is not {known}")
         _require(
             self.num_attention_heads % self.num_key_value_heads == 0,
             "num_attention_heads: not a multiple of num_key_value_heads",
@@ -150,14 +178,14 @@ class TextConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProjectorConfig:
+class ProjectorConfig(_Checked):
     """Norm-free two-layer MLP: Linear -> GELU -> Linear, with bias."""
 
     hidden_size: int = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(_Checked):
     """A whole vision-language model. `resize` is how pictures meet the square input."""
 
     name: str
@@ -165,6 +193,10 @@ class ModelConfig:
     projector: ProjectorConfig
     text: TextConfig
     resize: Literal["squash", "pad"] = "squash"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.resize in ("squash", "pad"), f"resize: {self.resize!r} is not squash or pad")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready dict."""
@@ -196,55 +228,53 @@ def _vision_from_dict(data: dict[str, Any]) -> VisionConfig:
     raise ValueError(f"vision.type: unknown {data['type']!r}, expected mobilenetv5 or vit")
 
 
-def _mobilenetv5_300m_stages() -> tuple[tuple[Block, ...], ...]:
-    def uir(channels: int, expand: float, dw_start: int = 0, dw_mid: int = 0, stride: int = 1):
-        return InvertedResidual(
-            channels=channels, expand=expand, dw_start=dw_start, dw_mid=dw_mid, stride=stride
-        )
+def _uir(
+    channels: int, expand: float, dw_start: int = 0, dw_mid: int = 0, stride: int = 1
+) -> InvertedResidual:
+    return InvertedResidual(
+        channels=channels, expand=expand, dw_start=dw_start, dw_mid=dw_mid, stride=stride
+    )
 
+
+def _mobilenetv5_300m_stages() -> tuple[tuple[Block, ...], ...]:
     def attention(channels: int, heads: int, key_dim: int, kv_stride: int):
         return MultiQueryAttention(
             channels=channels, num_heads=heads, key_dim=key_dim, kv_stride=kv_stride
         )
 
     stage0 = tuple(EdgeResidual(channels=128, stride=s) for s in (2, 1, 1))
-    stage1 = (uir(256, 6, 3, 5, 2), *(uir(256, 4, k) for k in (5, 3, 5, 3)))
+    stage1 = (_uir(256, 6, 3, 5, 2), *(_uir(256, 4, k) for k in (5, 3, 5, 3)))
     stage2 = (
-        uir(640, 6, 5, 5, 2),
-        *(uir(640, 4, 5) for _ in range(7)),
-        uir(640, 1),
-        *(b for _ in range(14) for b in (attention(640, 12, 64, 2), uir(640, 2))),
+        _uir(640, 6, 5, 5, 2),
+        *(_uir(640, 4, 5) for _ in range(7)),
+        _uir(640, 1),
+        *(b for _ in range(14) for b in (attention(640, 12, 64, 2), _uir(640, 2))),
     )
     stage3 = (
-        uir(1280, 6, 5, 5, 2),
-        *(b for _ in range(19) for b in (attention(1280, 16, 96, 1), uir(1280, 2))),
+        _uir(1280, 6, 5, 5, 2),
+        *(b for _ in range(19) for b in (attention(1280, 16, 96, 1), _uir(1280, 2))),
     )
     return stage0, stage1, stage2, stage3
 
 
 def _cockpit_tiny_stages() -> tuple[tuple[Block, ...], ...]:
-    def uir(channels: int, expand: float, dw_start: int = 0, dw_mid: int = 0, stride: int = 1):
-        return InvertedResidual(
-            channels=channels, expand=expand, dw_start=dw_start, dw_mid=dw_mid, stride=stride
-        )
-
     # Dense 3x3 where the paper's model has strided depthwise: their backward is slow on CPUs.
     return (
         (EdgeResidual(channels=32, stride=2),),
-        (EdgeResidual(channels=64, stride=2), uir(64, 3, 5)),
+        (EdgeResidual(channels=64, stride=2), _uir(64, 3, 5)),
         (
             EdgeResidual(channels=128, stride=2),
-            uir(128, 3, 5),
-            uir(128, 3, 3),
+            _uir(128, 3, 5),
+            _uir(128, 3, 3),
             MultiQueryAttention(channels=128, num_heads=4, key_dim=32, kv_stride=2),
-            uir(128, 2),
+            _uir(128, 2),
         ),
         (
-            uir(192, 4, 3, 3, 2),
+            _uir(192, 4, 3, 3, 2),
             MultiQueryAttention(channels=192, num_heads=6, key_dim=32),
-            uir(192, 2),
+            _uir(192, 2),
             MultiQueryAttention(channels=192, num_heads=6, key_dim=32),
-            uir(192, 2),
+            _uir(192, 2),
         ),
     )
 

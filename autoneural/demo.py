@@ -13,7 +13,6 @@ from rich.markup import escape
 
 from autoneural.bundle import DEFAULT_BUNDLE, Bundle
 from autoneural.chat import user_message
-from autoneural.data.image import load_image
 from autoneural.data.messages import Message
 from autoneural.errors import UserError
 from autoneural.runtime.engine import Engine, Result
@@ -89,7 +88,7 @@ def _answer(engine: Engine, case: DemoCase, console: Console) -> int:
 
 def _conversation(engine: Engine, case: DemoCase) -> Iterator[tuple[DemoTurn, Result]]:
     messages: list[Message] = []
-    images = [load_image(path) for path in case.images]
+    images = [engine.processor.load(path) for path in case.images]
     for turn in case.turns:
         messages.append(user_message(turn.prompt, [] if messages else images))
         generation = engine.generate(messages)

@@ -7,9 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from autoneural.bundle import Bundle
+from autoneural.bundle import EMBEDDED, Bundle
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
+from autoneural.files import expand
+from autoneural.manifest import MANIFEST
 
 
 def facts(name: str) -> dict[str, Any]:
@@ -17,18 +19,16 @@ def facts(name: str) -> dict[str, Any]:
 
     A name that is both, as `cockpit-tiny` in a clone, is the bundle; a path is never ambiguous.
     """
-    if (Path(name) / "config.json").is_file():
-        return _checkpoint(name)
-    try:
-        return _bundle(Bundle.load(name))
-    except UserError:
-        if Path(name).is_dir() or not _in_clone(name):
-            raise
-        return _checkpoint(name)
+    return _checkpoint(name) if is_checkpoint(name) else _bundle(Bundle.load(name))
 
 
-def _in_clone(name: str) -> bool:
-    return (Path(__file__).resolve().parent.parent / "models" / Path(name).name).is_dir()
+def is_checkpoint(name: str) -> bool:
+    """Whether `name` means a checkpoint; False also where it means nothing."""
+    folder = expand(name)
+    if folder.is_dir():
+        return (folder / "config.json").is_file() and not (folder / MANIFEST).is_file()
+    shipped = Path(__file__).resolve().parent.parent / "models" / name / "config.json"
+    return not (EMBEDDED / name / MANIFEST).is_file() and shipped.is_file()
 
 
 def _bundle(bundle: Bundle) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _bundle(bundle: Bundle) -> dict[str, Any]:
 def _checkpoint(name: str) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
-    from autoneural.checkpoint import ENCODINGS, RECIPE, WEIGHTS, find_checkpoint
+    from autoneural.checkpoint import ENCODINGS, WEIGHTS, find_checkpoint, load_recipe
 
     folder = find_checkpoint(name)
     try:
@@ -70,7 +70,6 @@ def _checkpoint(name: str) -> dict[str, Any]:
             values = {key: math.prod(t.get_shape()) for key, t in tensors.items()}
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder}: not a readable checkpoint ({error})") from error
-    recipe = folder / RECIPE
     return {
         "kind": "checkpoint",
         "folder": str(folder),
@@ -81,7 +80,7 @@ def _checkpoint(name: str) -> dict[str, Any]:
         "image": f"{config.vision.image_size} px, {config.vision.num_tokens} tokens",
         "layers": list(config.text.layer_types),
         "vocabulary": config.text.vocab_size,
-        "recipe": json.loads(recipe.read_text("utf-8")) if recipe.is_file() else {},
+        "recipe": load_recipe(folder),
         "megabytes": _mega((folder / WEIGHTS).stat().st_size),
     }
 

@@ -51,7 +51,7 @@ stage() {
 stage "$out/data" autoneural data cockpit -o "$out/data" --split train --n $rows
 
 # 2. Tokenizer: byte-level BPE over the questions and answers, with LFM2-VL's special tokens.
-stage "$out/data/tokenizer" autoneural tokenizer "$out/data" -o "$out/data/tokenizer"
+stage "$out/data/tokenizer/tokenizer.json" autoneural tokenizer "$out/data" -o "$out/data/tokenizer"
 
 # 3. Training: vision and language apart, then the paper's four stages: align, general, instruct,
 #    domain. The state in float-run/ is saved every few minutes: a killed run goes on where it was.

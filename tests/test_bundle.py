@@ -128,9 +128,40 @@ def _graph(manifest: dict) -> dict:
         (lambda m: m["files"].update({"C:x": {}}), "leaves the bundle folder"),
         (lambda m: m["files"].update({"": {}}), "leaves the bundle folder"),
         (lambda m: m["files"]["tokenizer.json"].pop("sha256"), "the key 'sha256' is missing"),
+        (lambda m: m["files"].update({"a" * 300: {}}), "not a usable bundle"),
+        (lambda m: m["files"].update({"\ud800": {}}), "not a usable bundle"),
+        (lambda m: _graph(m)["inputs"][0].update(scale=10**400), "not a usable bundle"),
+        (lambda m: m["model"]["text"].update(num_key_value_heads=0), "num_key_value_heads: 0"),
+        (lambda m: m["tokenizer"].update(file="other.json"), "file: unknown 'other.json'"),
     ],
 )
 def test_malformed_manifest(folder: Path, change: Callable[[dict], object], complaint: str) -> None:
+    edit(folder, change)
+    assert complaint in refusal(folder)
+
+
+def _decoder(manifest: dict) -> dict:
+    graphs = manifest["targets"]["float"]["graphs"]
+    return next(graph for graph in graphs if graph["role"] == "decode")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda m: _decoder(m)["inputs"].pop(1), "input cos is missing"),
+        (
+            lambda m: _decoder(m)["inputs"][0].update(name="tokens"),
+            "input inputs_embeds is missing",
+        ),
+        (lambda m: _decoder(m)["inputs"][0].update(shape=[1, 1, 7]), "inputs_embeds is [1, 1, 7]"),
+        (lambda m: _decoder(m)["outputs"].pop(), "output present.3.value is missing"),
+        (lambda m: _decoder(m).update(width=0), "width 0 is not between 1 and the context"),
+        (lambda m: m["state"].pop(), "is unknown"),
+    ],
+)
+def test_a_graph_must_fit_the_model(
+    folder: Path, change: Callable[[dict], object], complaint: str
+) -> None:
     edit(folder, change)
     assert complaint in refusal(folder)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from autoneural.chat import Chat, Settings, run_once, split_images
+from autoneural.data.processor import Processor
 from autoneural.errors import UserError
 from autoneural.runtime.engine import Engine
 
@@ -107,13 +110,13 @@ def test_pictures_are_acknowledged_and_sent_with_the_question(
     chat_engine: Engine, pictures: Path
 ) -> None:
     printed, chat = talk(chat_engine, "compare cat.png 'my dog.png' please", "and now?")
-    assert "Added image 'cat.png' (64x48)\nAdded image 'my dog.png' (30x40)\n" in printed
+    assert "Added image 'cat.png'\nAdded image 'my dog.png'\n" in printed
     question, _, again, _ = chat._history
     assert [part["type"] for part in question["content"]] == ["image", "image", "text"]
     assert question["content"][2]["text"] == "compare please"
     assert [part["type"] for part in again["content"]] == ["text"]
     assert chat._last is not None
-    assert chat._last.timings.image_n == 2  # history keeps its pictures
+    assert chat._last.usage.prompt_tokens > chat._last.usage.cached_tokens > 8
 
 
 def test_history_keeps_the_pixels_of_a_file_that_changed(
@@ -132,7 +135,7 @@ def test_missing_picture_is_an_error_and_nothing_is_sent(
     chat_engine: Engine, pictures: Path
 ) -> None:
     printed, chat = talk(chat_engine, "compare cat.png and nope.png")
-    assert "error: nope.png: no such image; nothing was sent\n" in printed
+    assert "error: nope.png: no such file\n" in printed
     assert "Added" not in printed
     assert chat._history == []
     assert chat._pending == []
@@ -197,6 +200,50 @@ def test_interrupt_stops_the_answer_not_the_chat(
     assert chat._history[-2]["content"][0]["text"] == "hello again"
 
 
+def test_interrupt_while_a_picture_loads_stays_in_the_chat(
+    chat_engine: Engine, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: object, source: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Processor, "load", interrupted)
+    printed, chat = talk(chat_engine, "what is cat.png", "hello")
+    assert "(stopped)" in printed
+    assert [m["role"] for m in chat._history] == ["user", "assistant"]
+
+
+def test_a_photograph_is_seen_alike_in_chat_and_in_one_shot(
+    chat_engine: Engine, pictures: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (600, 900, 3), np.uint8)
+    Image.fromarray(noise).save("photo.jpg")
+    processor = chat_engine.processor
+    kept = processor.load("photo.jpg")
+    assert kept.size == (64, 64)
+    np.testing.assert_array_equal(processor.pixels([kept]), processor.pixels(["photo.jpg"]))
+
+
+def test_a_name_beyond_the_file_system_is_an_error_line(
+    chat_engine: Engine, pictures: Path
+) -> None:
+    printed, chat = talk(chat_engine, "a" * 300 + ".png what?", "~nobody-here/a.png what?")
+    assert printed.count("error: ") == 2
+    assert chat._history == []
+
+
+def test_bytes_that_are_no_utf8_reach_the_file_system(chat_engine: Engine, pictures: Path) -> None:
+    name = b"caf\xe9.png"
+    Image.new("RGB", (8, 8)).save("x.png")
+    try:
+        os.rename(b"x.png", name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    source = io.TextIOWrapper(io.BytesIO(name + b" what?\n"), encoding="utf-8")
+    out = io.StringIO()
+    Chat(chat_engine, Settings(max_tokens=4), source, out).run()
+    assert "Added image" in out.getvalue()
+
+
 def test_too_long_a_conversation_is_an_error_line(chat_engine: Engine) -> None:
     printed, chat = talk(chat_engine, "1" * 2000, "hello")
     assert "error: prompt: 20" in printed
@@ -211,7 +258,8 @@ def test_system_message_leads_the_history(chat_engine: Engine) -> None:
 def test_run_once_streams_text_and_puts_timings_on_stderr(
     chat_engine: Engine, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = run_once(chat_engine, "what?", ["cat.png"], Settings(max_tokens=4))
+    Image.new("RGB", (64, 48), "green").save("new.png")  # not in the cache of features
+    result = run_once(chat_engine, "what?", ["new.png"], Settings(max_tokens=4))
     printed = capsys.readouterr()
     assert printed.out == result.text + "\n"
     assert printed.err.startswith("ttft ")

@@ -62,12 +62,31 @@ def test_the_page_of_commands_is_fresh(monkeypatch):
 
 @pytest.mark.parametrize(
     "argv",
-    [[], ["fly"], ["eval", "--n", "0"], ["eval", "--n", "many"], ["train"], ["infer", "--nope"]],
+    [
+        [],
+        ["fly"],
+        ["eval", "--n", "0"],
+        ["eval", "--n", "many"],
+        ["eval", "--seed", "-1"],
+        ["data", "cockpit", "--sheet", "x.png", "--seed", "-1"],
+        ["train"],
+        ["infer", "--nope"],
+    ],
     ids=" ".join,
 )
 def test_a_wrong_command_line_is_one_line_and_2(argv, capsys):
     assert cli.main(argv) == 2
-    assert "--help" in error_line(capsys)
+    line = error_line(capsys)
+    assert "--help" in line
+    assert "_positive" not in line
+    assert "_natural" not in line
+
+
+def test_what_the_system_refuses_is_one_line_and_2(monkeypatch, capsys):
+    full = OSError(28, "No space left on device", "out/model.safetensors")
+    monkeypatch.setattr(commands, "version", raising(full))
+    assert cli.main(["version"]) == 2
+    assert "out/model.safetensors: No space left on device" in error_line(capsys)
 
 
 def test_an_error_of_the_user_is_one_line_and_2(monkeypatch, capsys):
@@ -135,6 +154,10 @@ def test_a_reader_that_left_is_no_error():
         (["tokenizer", "nowhere.jsonl", "-o", "out"], "nowhere.jsonl"),
         (["infer", "--json"], "-p"),
         (["compare", "a.jsonl", "b.jsonl"], "a.jsonl"),
+        (["infer", "~nobody-here/b", "-p", "hello"], "~nobody-here/b"),
+        (["infer", "b" * 300, "-p", "hello"], "File name too long"),
+        (["data", "cockpit", "-o", ".", "--n", "3"], "the folder you are in"),
+        (["eval", "--records", "nowhere/a.jsonl"], "there is no folder nowhere"),
     ],
 )
 def test_what_is_not_there_is_named(argv, words, capsys, tmp_path, monkeypatch):

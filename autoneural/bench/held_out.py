@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from PIL import Image
 
 from autoneural.bench.quality import Item, items_of
-from autoneural.data.cockpit import Row, Scene, check_tasks, eval_rows, render
+from autoneural.data.cockpit import Row, Scene, Split, check_tasks, eval_rows, render
 from autoneural.data.cockpit.export import JPEG_QUALITY
 
 
@@ -16,17 +16,19 @@ def held_out(
     tasks: Sequence[str] | None,
     n: int,
     seed: int = 0,
+    split: Split = "test",
     on_picture: Callable[[], None] = lambda: None,
 ) -> dict[str, list[Item]]:
-    """`n` questions of the test split per task (None: all tasks), with their pictures as JPEG.
+    """`n` questions of a split per task (None: all tasks), with their pictures as JPEG.
 
-    The same n, seed and task give the same questions everywhere. `on_picture` is called after
+    `test` has looks that training never saw, `val` only scenes. The same arguments give the same
+    questions everywhere. `on_picture` is called after
     each row. Raises UserError as `check_tasks` does.
     """
     return {
         name: [
             item
-            for row, scenes in eval_rows(name, n, seed)
+            for row, scenes in eval_rows(name, n, seed, split)
             for item in items_of([_with_pictures(row, scenes, on_picture)])
         ]
         for name in check_tasks(tasks)

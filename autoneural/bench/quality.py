@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from autoneural.data.messages import Message, image_parts, normalise_messages
 from autoneural.errors import UserError
+from autoneural.files import write_text
 
 Record = dict[str, Any]
 
@@ -177,10 +178,9 @@ def paired_difference(a: Sequence[Record], b: Sequence[Record]) -> dict[str, Any
 
 def save_records(path: Path, records: Iterable[Record]) -> None:
     """One JSON object per line: id, task, kind, prompt, answer, expected, correct."""
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
     try:
-        with path.open("w", encoding="utf-8") as file:
-            for record in records:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        write_text(path, "".join(lines))
     except OSError as error:
         raise UserError(f"cannot write records to {path}: {error.strerror}") from error
 
@@ -188,11 +188,12 @@ def save_records(path: Path, records: Iterable[Record]) -> None:
 def load_records(path: Path) -> list[Record]:
     """Inverse of `save_records`. Raises UserError naming the line that is damaged."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: an answer may hold a line separator of Unicode, as itself.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read records from {path}: {error}") from error
     records = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines if lines != [""] else [], start=1):
         try:
             record = json.loads(line)
             records.append({key: record[key] for key in ("id", "prompt", "correct")} | record)

@@ -42,7 +42,7 @@ from autoneural.compress.report import ModuleError, Report, Run, compare
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
 from autoneural.model.vlm import VLM
-from autoneural.target.numerics import dequantize_symmetric, pack_int4, unpack_int4
+from autoneural.target.numerics import Encoding, dequantize_symmetric, pack_int4, unpack_int4
 
 _SCALE = "_scale"
 
@@ -208,9 +208,22 @@ def integer_weights(checkpoint: Checkpoint) -> dict[str, IntegerWeight]:
             scale = checkpoint.state_dict[name + _SCALE].numpy()
             if entry["bits"] == 4:
                 values = unpack_int4(values, shapes[name])
+            if values.shape != shapes[name] or scale.shape not in ((), shapes[name][:1]):
+                raise ValueError(f"{list(values.shape)} with {list(scale.shape)} scales")
             found[name] = IntegerWeight(values=values, scale=scale, bits=entry["bits"])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"encodings.json: {name}: not as stored ({error})") from error
+    return found
+
+
+def activation_encodings(checkpoint: Checkpoint) -> dict[str, Encoding]:
+    """Module path -> encoding of its output, of a quantised checkpoint."""
+    found = {}
+    for path, values in _encodings(checkpoint)["activations"].items():
+        try:
+            found[path] = Encoding(**values)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"encodings.json: {path}: {error}") from error
     return found
 
 
@@ -242,8 +255,8 @@ def _encodings(checkpoint: Checkpoint) -> dict[str, Any]:
     if encodings.get("version") != VERSION:
         found = encodings.get("version")
         raise UserError(f"encodings.json: version {found!r}, this program reads {VERSION}")
-    for key in ("activations", "weights"):
-        if not isinstance(encodings.get(key), dict):
+    for key, kind in (("activations", dict), ("weights", dict), ("mask_value", float)):
+        if not isinstance(encodings.get(key), kind):
             raise UserError(f"encodings.json: {key} is missing")
     return encodings
 

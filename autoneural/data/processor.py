@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from autoneural.data.image import ImageSource, Resize, load_image, to_pixels
 from autoneural.data.messages import Message, image_parts, normalise_messages
@@ -76,10 +77,17 @@ class Processor:
         """uint8 [N, 3, S, S] of N image sources; N may be 0."""
         out = np.empty((len(sources), 3, self.image_size, self.image_size), dtype=np.uint8)
         for slot, source in zip(out, sources, strict=True):
-            # Twice the size leaves the bicubic filter enough to work with.
-            image = load_image(source, min_size=2 * self.image_size)
-            slot[:] = to_pixels(image, self.image_size, self.resize)
+            slot[:] = self._pixels(source)
         return out
+
+    def load(self, source: ImageSource) -> Image.Image:
+        """The picture as the model sees it: what a conversation keeps, instead of a photograph."""
+        return Image.fromarray(self._pixels(source).transpose(1, 2, 0))
+
+    def _pixels(self, source: ImageSource) -> np.ndarray:
+        # Twice the size leaves the bicubic filter enough to work with.
+        image = load_image(source, min_size=2 * self.image_size)
+        return to_pixels(image, self.image_size, self.resize)
 
     def _expand(self, ids: list[int], num_images: int) -> np.ndarray:
         token = self.tokenizer

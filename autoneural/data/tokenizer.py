@@ -27,6 +27,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 
 from autoneural.data.messages import Message, normalise_messages
 from autoneural.errors import UserError
+from autoneural.files import write_text
 
 PAD, BOS, EOS = "<|pad|>", "<|startoftext|>", "<|im_end|>"
 TURN_START = "<|im_start|>"
@@ -101,13 +102,16 @@ class Tokenizer:
         # The Rust side raises bare Exception for a damaged file.
         except Exception as error:
             raise UserError(f"{path}: not a tokenizer file ({_first_line(error)})") from error
-        return cls(backend, template.read_text(encoding="utf-8"))
+        try:
+            return cls(backend, template.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise UserError(f"{template}: not UTF-8 ({error})") from error
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json` and `chat_template.jinja` into `folder`."""
+        """Write `chat_template.jinja`, then `tokenizer.json`, into `folder`."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / TOKENIZER_FILE).write_text(self._backend.to_str(), encoding="utf-8")
-        (Path(folder) / TEMPLATE_FILE).write_text(self._template_text, encoding="utf-8")
+        write_text(Path(folder) / TEMPLATE_FILE, self._template_text)
+        write_text(Path(folder) / TOKENIZER_FILE, self._backend.to_str())
 
     @property
     def vocab_size(self) -> int:
@@ -157,15 +161,17 @@ class Tokenizer:
 
         For `encode`. Special-token strings inside the messages carry marks (see the module).
         """
+        template = self._template
         try:
-            return self._template.render(
+            return template.render(
                 messages=[self._escape(m) for m in normalise_messages(list(messages))],
                 tools=self._neutralise_tree(list(tools)) if tools else None,
                 add_generation_prompt=add_generation_prompt,
                 bos_token=BOS,
                 eos_token=EOS,
             )
-        except TemplateError as error:
+        # A template is a program from outside: 1/0, endless recursion, a range too long.
+        except Exception as error:
             raise UserError(f"{TEMPLATE_FILE}: {_first_line(error)}") from error
 
     @functools.cached_property
@@ -176,7 +182,7 @@ class Tokenizer:
         environment.globals["raise_exception"] = _raise_template_error
         try:
             return environment.from_string(self._template_text)
-        except TemplateError as error:
+        except Exception as error:
             raise UserError(f"{TEMPLATE_FILE}: {_first_line(error)}") from error
 
     def _escape(self, message: Message) -> Message:

@@ -47,9 +47,8 @@ class GraphKey:
 
     @property
     def name(self) -> str:
-        """File stem, unique within a target: `vision`, `prefill`, `decode`, `head`, `verify-8`."""
-        stem = f"verify-{self.width}" if self.role == "verify" else self.role
-        return f"{stem}-{self.part}" if self.part else stem
+        """File stem, unique among the graphs of a bundle: `vision`, `prefill`, `decode`, `head`."""
+        return f"{self.role}-{self.part}" if self.part else self.role
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from autoneural.checkpoint import Checkpoint
-from autoneural.compress.quantize import IntegerWeight, integer_weights
+from autoneural.compress.quantize import IntegerWeight, activation_encodings, integer_weights
 from autoneural.errors import UserError
 from autoneural.export.graphs import INPUT_MODULES
 from autoneural.export.onnx import module_of
@@ -46,8 +46,7 @@ class Quantization:
 def load_quantization(checkpoint: Checkpoint) -> Quantization:
     """What a quantised checkpoint froze. Raises UserError when it is not quantised."""
     weights = integer_weights(checkpoint)
-    assert checkpoint.encodings is not None
-    activations = {k: Encoding(**v) for k, v in checkpoint.encodings["activations"].items()}
+    activations = activation_encodings(checkpoint)
     tied = weights.get("language_model.model.embed_tokens.weight")
     if tied is not None:
         weights.setdefault("language_model.lm_head.weight", tied)
@@ -64,7 +63,7 @@ def quantize_graph(model: ir.Model, quantization: Quantization) -> dict[str, Enc
     try:
         IntegerWeights(quantization.weights, encodings)(model)
         InsertQDQ(encodings)(model)
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
         raise UserError(f"{model.graph.name}: {error.args[0]}") from error
     return {name: encodings[name] for name in ends}
 
@@ -76,7 +75,7 @@ def pack_graph(
     try:
         PackMatMulNBits(weights, accuracy_level)(model)
         IntegerWeights(weights, None)(model)
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
         raise UserError(f"{model.graph.name}: {error.args[0]}") from error
 
 

@@ -65,12 +65,18 @@ class DecoderState:
         return [tensor for layer in self.layers for tensor in layer]
 
     def commit(self, new: DecoderState, position: int, count: int) -> None:
-        """Keep, in place, the first `count` tokens of a step that began at `position`."""
+        """Keep, in place, the first `count` tokens of a step that began at `position`.
+
+        Raises ValueError where the context has no room for them.
+        """
         for past, fresh in zip(self.layers, new.layers, strict=True):
             if len(past) == 1:
                 past[0].copy_(fresh[0][:, :, count : count + past[0].shape[2]])
             else:
                 for buffer, rows in zip(past, fresh, strict=True):
+                    # A slice beyond the end is empty, and one row would vanish in it unnoticed.
+                    if position + count > buffer.shape[2]:
+                        raise ValueError(f"position {position} + {count} > {buffer.shape[2]}")
                     buffer[:, :, position : position + count] = rows[:, :, :count]
 
 

@@ -57,6 +57,7 @@ class Usage:
 class Timings:
     """llama.cpp's `timings`, and ours: `ttft_ms`, `image_encode_ms`, `image_n`.
 
+    `image_n` counts the pictures that were encoded now, not those whose features were kept.
     `prompt_*` is the prefill of the tokens that were not cached, image encoding apart. The first
     token comes out of the prefill, so the `predicted_*` rates are over the other predicted_n - 1;
     they are None where nothing was measured. Time the caller spends on a piece is not counted.
@@ -121,8 +122,7 @@ class Engine:
         """`bundle` may be a folder or an embedded name; `threads` defaults to physical cores."""
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self.target = target
-        tokenizer_folder = self.bundle.path(self.bundle.tokenizer_file).parent
-        self.tokenizer = Tokenizer.load(tokenizer_folder)
+        self.tokenizer = Tokenizer.load(self.bundle.folder)
         spec = self.bundle.processor
         self.processor = Processor(
             self.tokenizer, spec.image_size, spec.tokens_per_image, spec.resize
@@ -203,7 +203,7 @@ class Engine:
         """Bring the decoder to the end of the prompt; logits [V] of the first answer token."""
         ids = prompt.inputs.input_ids
         images = self._encoder(prompt.inputs.pixel_values)
-        timings.image_n, timings.image_encode_ms = len(images.digests), images.ms
+        timings.image_n, timings.image_encode_ms = images.encoded, images.ms
         start = time.perf_counter()
         rows, keys = self._rows(ids, images), self._keys(ids, images)
         done = timings.cache_n = self._decoder.rewind(keys)
@@ -283,15 +283,15 @@ class Generation:
         engine, prompt, timings = self._engine, self._prompt, self._timings
         sampler = Sampler(prompt.sampling, prompt.inputs.input_ids.tolist())
         logits = engine._prefill(prompt, timings)
+        text = self._take(sampler.sample(logits))
+        timings.ttft_ms = (time.perf_counter() - prompt.started) * 1e3
         while True:
-            text = self._take(sampler.sample(logits))
-            if timings.ttft_ms is None:
-                timings.ttft_ms = (time.perf_counter() - prompt.started) * 1e3
             yield text
             if self._finish_reason():
                 return
             start = time.perf_counter()
             logits = engine._decode(self._token_ids[-1])
+            text = self._take(sampler.sample(logits))
             timings.predicted_ms += (time.perf_counter() - start) * 1e3
 
     def _take(self, token: int) -> str:

@@ -14,12 +14,21 @@ import numpy as np
 import onnxruntime as ort
 
 from autoneural.bundle import Bundle
+from autoneural.bundle_graphs import state_names
 from autoneural.errors import UserError
-from autoneural.manifest import EmbeddingSpec, GraphSpec, Role, TargetSpec, TensorSpec
+from autoneural.manifest import (
+    DTYPE_BYTES,
+    EmbeddingSpec,
+    GraphSpec,
+    Role,
+    TargetSpec,
+    TensorSpec,
+)
 from autoneural.target.numerics import Encoding, dequantize_affine, quantize_affine
 
 Arrays = dict[str, np.ndarray]
 _ERRORS_ONLY = 3
+_DTYPES = {f"tensor({name})": name for name in DTYPE_BYTES} | {"tensor(float)": "float32"}
 
 
 def physical_cores() -> int:
@@ -71,7 +80,7 @@ class GraphSession:
         except Exception as error:
             reason = str(error).split("\n", 1)[0]
             raise UserError(f"{path}: ONNX Runtime cannot load it ({reason})") from error
-        self._check_names(path)
+        self._check_tensors(path)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """All outputs by name."""
@@ -85,12 +94,20 @@ class GraphSession:
             counts[part.ep_name] += len(part.get_nodes())
         return dict(counts)
 
-    def _check_names(self, path: Path) -> None:
-        found_in = {tensor.name for tensor in self._session.get_inputs()}
-        found_out = {tensor.name for tensor in self._session.get_outputs()}
-        wrong = (found_in ^ set(self.inputs)) | (set(self.outputs) - found_out)
-        if wrong:
-            raise UserError(f"{path}: manifest and graph disagree on {sorted(wrong)[0]!r}")
+    def _check_tensors(self, path: Path) -> None:
+        """The manifest speaks of this graph: the same names, types and shapes."""
+        for promised, found in (
+            (self.inputs, self._session.get_inputs()),
+            (self.outputs, self._session.get_outputs()),
+        ):
+            graph = {t.name: (_DTYPES.get(t.type, t.type), tuple(t.shape)) for t in found}
+            manifest = {name: (spec.dtype, spec.shape) for name, spec in promised.items()}
+            for name in sorted(graph.keys() | manifest.keys()):
+                if graph.get(name) != manifest.get(name):
+                    raise UserError(
+                        f"{path}: manifest and graph disagree on {name!r}: "
+                        f"{manifest.get(name)} and {graph.get(name)}"
+                    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,19 +173,12 @@ class TargetSessions:
             for layer in bundle.state:
                 pairs += [
                     (session.outputs[present], session.inputs[past])
-                    for past, present in state_tensors(layer.kind, layer.past, layer.present)
+                    for past, present in state_names(layer)
                 ]
             for a, b in pairs:
                 if not same_encoding(a, b):
                     where = f"bundle {bundle.name}, {session.spec.file}"
                     raise UserError(f"{where}: {a.name} and {b.name} have different encodings")
-
-
-def state_tensors(kind: str, past: str, present: str) -> list[tuple[str, str]]:
-    """(graph input, graph output) names of one layer's state."""
-    if kind == "conv":
-        return [(past, present)]
-    return [(f"{past}.{part}", f"{present}.{part}") for part in ("key", "value")]
 
 
 def load_embedding(bundle: Bundle, sessions: TargetSessions) -> np.ndarray:

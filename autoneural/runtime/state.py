@@ -21,8 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoneural.bundle_graphs import state_names
 from autoneural.manifest import LayerState
-from autoneural.runtime.session import Arrays, GraphSession, state_tensors
+from autoneural.runtime.session import Arrays, GraphSession
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,7 @@ class DecoderState:
 
     def __init__(self, layers: Sequence[LayerState], graph: GraphSession) -> None:
         names = {
-            kind: [
-                pair
-                for layer in layers
-                if layer.kind == kind
-                for pair in state_tensors(layer.kind, layer.past, layer.present)
-            ]
+            kind: [pair for layer in layers if layer.kind == kind for pair in state_names(layer)]
             for kind in ("conv", "attention")
         }
         self._conv_names, self._kv_names = names["conv"], names["attention"]

@@ -18,13 +18,17 @@ def test_questions_of_every_task_with_their_pictures():
         assert [item.task for item in items] == [name] * 4
         assert len({item.kind for item in items}) > 1
         assert all(load_image(image).size == (256, 256) for i in items for image in i.images)
-        assert {i.images[0] for i in shuffled(items, 0)} == {i.images[0] for i in items}
+        blind = shuffled(items, 0)
+        assert {i.images[0] for i in blind} == {i.images[0] for i in items}
+        pictures = {item.id: item.images[0] for item in items}
+        assert all(pictures[item.id] != item.images[0] for item in blind)
 
 
 def test_the_seed_decides():
     name = next(iter(TASKS))
     assert held_out([name], 2, seed=1) == held_out([name], 2, seed=1)
     assert held_out([name], 2, seed=1) != held_out([name], 2, seed=2)
+    assert held_out([name], 2, seed=1, split="val") != held_out([name], 2, seed=1)
 
 
 def test_an_unknown_task_is_named():

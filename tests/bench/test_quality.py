@@ -152,8 +152,11 @@ def test_runs_over_other_questions_are_not_compared():
 def test_records_round_trip_and_name_the_damaged_line(tmp_path, items):
     _, records = evaluate(Lookup(), {"toy": items}, blind=False)
     path = tmp_path / "records.jsonl"
+    records[0]["answer"] = "a\u0085b\u2028c"
     save_records(path, records)
     assert load_records(path) == records
+    save_records(path, [])
+    assert load_records(path) == []
     path.write_text(json.dumps(records[0]) + "\n{\n")
     with pytest.raises(UserError, match=r"records\.jsonl:2"):
         load_records(path)

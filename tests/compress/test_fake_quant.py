@@ -130,6 +130,9 @@ def test_mask_value_covers_the_scores_and_hides_later_tokens(
     scores = []
     attention = model.get_submodule("language_model.model.layers.1.self_attn.scores")
     handle = attention.register_forward_hook(lambda _, __, y: scores.append(y.abs().max()))
+    sums = []
+    add = model.get_submodule("language_model.model.layers.1.self_attn.mask_add")
+    add.register_forward_hook(lambda _, __, y: sums.append(float(y.max())))
     encodings = calibrate(model, samples, W4A16)
     handle.remove()
     assert encodings["mask_value"] <= -(2 * float(max(scores)) + 23)
@@ -140,6 +143,8 @@ def test_mask_value_covers_the_scores_and_hides_later_tokens(
     assert -masked["zero_point"] * masked["scale"] == pytest.approx(
         encodings["mask_value"], rel=1e-3
     )
+    high = (65535 - masked["zero_point"]) * masked["scale"]
+    assert high == pytest.approx(max(sums), abs=masked["scale"])
     sample = make_sample(9, image=False)
     changed = copy.deepcopy(sample)
     changed.input_ids_BT[:, -1] += 1

@@ -1,11 +1,14 @@
 """Observers against brute force."""
 
+import math
+
 import pytest
 import torch
 
 from autoneural.compress.observer import (
     HistogramObserver,
     MinMaxObserver,
+    ObserverName,
     least_error_scale,
     make_observer,
 )
@@ -21,6 +24,16 @@ from autoneural.target.numerics import (
 def _batches() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(4, 5000, generator=generator) * scale for scale in (0.5, 2.0, 1.0)]
+
+
+@pytest.mark.parametrize("name", ["minmax", "percentile", "mse"])
+def test_a_nan_is_not_forgotten(name: ObserverName) -> None:
+    observer = make_observer(name, 16)
+    for batch in (torch.tensor([float("nan"), 1.0]), *_batches()):
+        observer.observe(batch)
+    bounds = observer.range()
+    assert bounds is not None
+    assert all(math.isnan(bound) for bound in bounds)
 
 
 def test_min_max_is_the_extremes_of_all_batches() -> None:

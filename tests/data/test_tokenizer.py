@@ -181,6 +181,29 @@ def test_template_runs_in_a_sandbox(tokenizer: Tokenizer, tmp_path) -> None:
         Tokenizer.load(tmp_path).apply_chat_template([user("x")])
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 1 / 0 }}",
+        "{{ messages + 1 }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% for i in range(10**9) %}{% endfor %}",
+    ],
+)
+def test_a_template_that_fails_is_one_line(tokenizer: Tokenizer, tmp_path, template: str) -> None:
+    tokenizer.save(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(template)
+    with pytest.raises(UserError, match=r"^chat_template\.jinja: [^\n]+$"):
+        Tokenizer.load(tmp_path).apply_chat_template([user("x")])
+
+
+def test_a_template_that_is_no_text_is_one_line(tokenizer: Tokenizer, tmp_path) -> None:
+    tokenizer.save(tmp_path)
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="not UTF-8"):
+        Tokenizer.load(tmp_path)
+
+
 def test_bad_messages_name_the_key(tokenizer: Tokenizer) -> None:
     with pytest.raises(UserError, match=r"messages\[0\]\.role: 'boss'"):
         tokenizer.apply_chat_template([{"role": "boss", "content": "x"}])

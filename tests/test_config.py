@@ -1,0 +1,69 @@
+"""Configurations: presets survive JSON, impossible ones name the key."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from autoneural.config import ModelConfig, preset
+
+
+@pytest.mark.parametrize("name", ["autoneural-1.5b", "cockpit-tiny", "vit-tiny"])
+def test_presets_survive_json(name: str) -> None:
+    config = preset(name)
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("size", [256, 384, 500, 640, 768])
+def test_the_encoder_gives_256_tokens_at_any_size(size: int) -> None:
+    data = preset("autoneural-1.5b").to_dict()
+    data["vision"]["image_size"] = size
+    assert ModelConfig.from_dict(data).vision.num_tokens == 256
+
+
+def _vision(**values: Any) -> Callable[[dict], object]:
+    return lambda data: data["vision"].update(values)
+
+
+def _text(**values: Any) -> Callable[[dict], object]:
+    return lambda data: data["text"].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (_text(num_key_value_heads=0), "num_key_value_heads: 0 is not a whole number from 1 up"),
+        (_text(hidden_size="256"), "hidden_size: '256' is not a whole number"),
+        (_text(vocab_size=True), "vocab_size: True is not a whole number"),
+        (_text(norm_eps=0), "norm_eps: 0 is not a positive number"),
+        (_text(rope_theta=float("inf")), "rope_theta: inf is not a positive number"),
+        (_text(layer_types=["conv", "sliding_attention"]), "layer_types: 'sliding_attention'"),
+        (_text(layer_types="conv"), "layer_types: 'c' is not conv or full_attention"),
+        (_text(layer_types=[]), "layer_types: empty"),
+        (_vision(fusion_size=0), "fusion_size: 0 is not"),
+        (_vision(image_size=-1), "image_size: -1 is not a whole number from 1 up"),
+        (_vision(stages=[[], []]), "stages: one of them is empty"),
+        (_vision(type="resnet"), "vision.type: unknown 'resnet'"),
+        (lambda data: data.update(resize="crop"), "resize: 'crop' is not squash or pad"),
+        (lambda data: data.update(name=3), "name: 3 is not a text"),
+        (lambda data: data.pop("projector"), "'projector'"),
+        (
+            lambda data: data["vision"]["stages"][0].append(
+                {"type": "uir", "channels": 32, "stride": 2}
+            ),
+            "stride: an inverted residual without a depthwise convolution",
+        ),
+    ],
+)
+def test_an_impossible_model_names_the_key(
+    change: Callable[[dict], object], complaint: str
+) -> None:
+    data = copy.deepcopy(json.loads(json.dumps(preset("cockpit-tiny").to_dict())))
+    change(data)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        ModelConfig.from_dict(data)
+    assert complaint in str(caught.value)
