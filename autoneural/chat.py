@@ -113,14 +113,14 @@ def stats_line(result: Result) -> str:
     """Timings in one line, for people."""
     timings = result.timings
     rates = timings.to_dict()
-    parts = [f"ttft {timings.ttft_ms or 0:.0f} ms"]
-    if timings.image_n:
-        parts.append(f"image encode {timings.image_encode_ms:.0f} ms ({timings.image_n})")
     cached = f", {timings.cache_n} cached" if timings.cache_n else ""
-    parts.append(f"prefill {timings.prompt_n} tok in {timings.prompt_ms:.0f} ms{cached}")
+    prefill = f"prefill {timings.prompt_ms:.0f} for {timings.prompt_n} tok{cached}"
+    image = f"image encode {timings.image_encode_ms:.0f}, " if timings.image_n else ""
     speed = rates["predicted_per_second"]
-    parts.append(f"{timings.predicted_n} tok" + (f" at {speed:.1f} tok/s" if speed else ""))
-    return " | ".join([*parts, result.finish_reason])
+    decode = f"{timings.predicted_n} tok" + (f" at {speed:.0f} tok/s" if speed else "")
+    return (
+        f"ttft {timings.ttft_ms or 0:.0f} ms ({image}{prefill}) | {decode} | {result.finish_reason}"
+    )
 
 
 def run_once(

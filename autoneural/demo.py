@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from autoneural.bundle import DEFAULT_BUNDLE, Bundle
-from autoneural.chat import user_message
+from autoneural.chat import stats_line, user_message
 from autoneural.data.messages import Message
 from autoneural.errors import UserError
 from autoneural.runtime.engine import Engine, Result
@@ -82,7 +82,7 @@ def _answer(engine: Engine, case: DemoCase, console: Console) -> int:
         verdict = "[green]right[/]" if correct else f"[red]expected {escape(turn.expected)}[/]"
         console.print(f"  [cyan]Q[/] {escape(turn.prompt)}")
         console.print(f"  [cyan]A[/] {escape(result.text.strip())}  {verdict}")
-        console.print(f"    [dim]{_cost(result)}[/]")
+        console.print(f"    [dim]{escape(stats_line(result))}[/]", soft_wrap=True)
     return right
 
 
@@ -96,13 +96,3 @@ def _conversation(engine: Engine, case: DemoCase) -> Iterator[tuple[DemoTurn, Re
             pass
         yield turn, generation.result
         messages.append({"role": "assistant", "content": generation.result.text or " "})
-
-
-def _cost(result: Result) -> str:
-    timings = result.timings
-    speed = timings.to_dict()["predicted_per_second"]
-    cached = f", {timings.cache_n} cached" if timings.cache_n else ""
-    prefill = f"prefill {timings.prompt_ms:.0f} for {timings.prompt_n} tok{cached}"
-    first = f"ttft {timings.ttft_ms or 0:.0f} ms"
-    decode = f"decode {speed:.0f} tok/s" if speed else "decode: one token"
-    return f"{first} (image encode {timings.image_encode_ms:.0f}, {prefill}); {decode}"

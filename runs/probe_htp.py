@@ -161,7 +161,7 @@ def probe(folder: Path, name: str, soc: str) -> None:
         command = [sys.executable, __file__, str(folder), "--soc", soc, "--one", name, mode]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            print(f"{name}: {mode} failed: {done.stderr.strip().splitlines()[-1][:300]}")
+            print(f"{name}: {mode} failed: {done.stderr.strip()[-300:] or done.returncode}")
             return
         print(f"{name}: {mode} {done.stdout.split()[-1]} s", flush=True)
     print(report(folder, name, soc), flush=True)

@@ -15,7 +15,6 @@ import json
 import math
 import time
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -69,8 +68,7 @@ def draw(index: int, split: str) -> tuple[np.ndarray, np.ndarray, int]:
 
 def pictures(start: int, count: int, split: str) -> tuple[Tensor, Tensor, list[int]]:
     """`count` pictures as uint8 [N,3,S,S], their classes [N, SLOTS] and glyph heights."""
-    with ThreadPoolExecutor(1) as pool:
-        drawn = list(pool.map(lambda i: draw(i, split), range(start, start + count)))
+    drawn = (draw(index, split) for index in range(start, start + count))
     pixels, classes, heights = zip(*drawn, strict=True)
     return torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.stack(classes)), list(heights)
 

@@ -26,7 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "model": set(),
     "checkpoint": set(),
     "train": {"data", "model", "checkpoint"},
-    "compress": {"data", "model", "checkpoint", "train", "target"},
+    "compress": {"model", "checkpoint", "train", "target"},
     "export": {"model", "checkpoint", "compress", "target", "bundle"},
     "runtime": {"data", "target", "bundle"},
 }

@@ -22,7 +22,7 @@ from autoneural.checkpoint import (
     weights_hash,
 )
 from autoneural.config import ModelConfig, preset
-from autoneural.data.cockpit import describe
+from autoneural.data.cockpit import about_two, describe
 from autoneural.data.dataset import Source
 from autoneural.data.importers import data_files, open_source
 from autoneural.data.processor import Processor
@@ -31,11 +31,12 @@ from autoneural.errors import UserError
 from autoneural.files import refuse_current, write_text
 from autoneural.model.vlm import VLM
 from autoneural.recipes.recipe import DataSource, Recipe
-from autoneural.train.sources import derive_source
+from autoneural.train.sources import Words, derive_source
 from autoneural.train.state import load_position
 from autoneural.train.trainer import Outcome, RunOptions, Trainer
 
 LICENCE = "Apache-2.0"
+WORDS = Words(describe, about_two)
 
 
 def run_recipe(
@@ -101,7 +102,7 @@ def open_sources(chosen: Recipe, folder: str | Path) -> dict[str, Source]:
     opened = {file: open_source(Path(folder) / file) for file in {s.file for s in _used(chosen)}}
     return {
         name: derive_source(
-            replace(opened[source.file], name=name), source.form, describe, source.tasks
+            replace(opened[source.file], name=name), source.form, WORDS, source.tasks
         )
         for name, source in chosen.data.items()
         if source in _used(chosen)

@@ -1,1 +1,1 @@
-"""What each chip accepts and how it computes: shipped data and numpy, no vendor package needed."""
+"""How a chip computes, in numpy: no vendor package needed."""

@@ -3,16 +3,18 @@
     chat     as stored: pictures, questions, answers
     caption  picture -> description
     text     the description instead of the picture, then the same questions and answers
+    pair     two pictures of one task, questions about either and about both
 
-The last two need rows with one picture and its `attributes`, and a `describe` function that turns
-such a row into text. Rows are made when they are read; nothing is copied.
+All but the first need rows with one picture and its `attributes`, and `Words`, which turn such rows
+into text. Rows are made when they are read; nothing is copied.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 from zlib import crc32
 
 from autoneural.data.cockpit.rows import DESCRIBE
@@ -20,18 +22,25 @@ from autoneural.data.dataset import Row, Source
 from autoneural.data.messages import image_parts, normalise_messages
 from autoneural.errors import UserError
 
-Form = Literal["chat", "caption", "text"]
-Describe = Callable[[Row], str]
-FORMS: tuple[Form, ...] = ("chat", "caption", "text")
+Form = Literal["chat", "caption", "text", "pair"]
+FORMS: tuple[Form, ...] = get_args(Form)
+
+
+class Words(NamedTuple):
+    """What the data knows how to say: a picture's description, a conversation about two rows."""
+
+    describe: Callable[[Row], str]
+    about_two: Callable[[Row, Row], Row]
 
 
 class DerivedRows(Sequence[Row]):
     """The rows of `source` numbered `indices`, in another form."""
 
     def __init__(
-        self, rows: Sequence[Row], indices: Sequence[int], form: Form, describe: Describe
+        self, rows: Sequence[Row], indices: Sequence[int], form: Form, words: Words
     ) -> None:
-        self._rows, self._indices, self._form, self._describe = rows, indices, form, describe
+        self._rows, self._indices, self._form, self._words = rows, indices, form, words
+        self._partners = _partners(rows, indices) if form == "pair" else []
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -41,29 +50,32 @@ class DerivedRows(Sequence[Row]):
         if self._form == "chat":
             return row
         messages = normalise_messages(row["messages"])
-        text = self._describe(row)
+        if self._form == "pair":
+            return self._words.about_two(row, self._rows[self._partners[index]])
+        text = self._words.describe(row)
         if self._form == "caption":
             described = caption_messages(row, messages, text)
             return {**row, "messages": described, "kinds": ["caption"]}
         return {**row, "messages": text_messages(messages, text), "attributes": None}
 
 
-def derive_source(
-    source: Source, form: Form, describe: Describe, tasks: Sequence[str] = ()
-) -> Source:
+def derive_source(source: Source, form: Form, words: Words, tasks: Sequence[str] = ()) -> Source:
     """`source` in another form, only the rows of `tasks` (all when empty).
 
-    Rows without attributes or a task, or with several pictures, have no description and are left
-    out of `caption` and `text`.
+    Rows without attributes or a task, or with several pictures, are left out of all forms but
+    `chat`; `pair` leaves out the only row of a task.
     Raises UserError when nothing is left.
     """
     if form not in FORMS:
         raise UserError(f"source {source.name}: form {form!r} is not one of {', '.join(FORMS)}")
     indices = [index for index in range(len(source.rows)) if _fits(source.rows[index], form, tasks)]
+    if form == "pair":
+        sizes = Counter(source.rows[index]["task"] for index in indices)
+        indices = [index for index in indices if sizes[source.rows[index]["task"]] > 1]
     if not indices:
         wanted = f" of {', '.join(tasks)}" if tasks else ""
         raise UserError(f"source {source.name}: no rows{wanted} in the form {form}")
-    return Source(source.name, DerivedRows(source.rows, indices, form, describe), source.root)
+    return Source(source.name, DerivedRows(source.rows, indices, form, words), source.root)
 
 
 def caption_messages(row: Row, messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
@@ -88,6 +100,18 @@ def text_messages(messages: list[dict[str, Any]], text: str) -> list[dict[str, A
         }
         for message in messages
     ]
+
+
+def _partners(rows: Sequence[Row], indices: Sequence[int]) -> list[int]:
+    """For each row the number of another one of its task, drawn once and for all."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index in indices:
+        groups[rows[index]["task"]].append(index)
+    follower = {}
+    for task, group in groups.items():
+        random.Random(task).shuffle(group)
+        follower.update(zip(group, group[1:] + group[:1], strict=True))
+    return [follower[index] for index in indices]
 
 
 def _fits(row: Mapping[str, Any], form: Form, tasks: Sequence[str]) -> bool:

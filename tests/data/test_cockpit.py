@@ -16,13 +16,16 @@ import pytest
 from autoneural.data.cockpit import (
     TASKS,
     Scene,
+    about_two,
     conversation,
     describe,
     eval_rows,
+    image_name,
     render,
     rows,
 )
-from autoneural.data.cockpit.base import SPLITS
+from autoneural.data.cockpit.base import SPLITS, which_picture
+from autoneural.data.cockpit.rows import PAIR_KINDS
 from autoneural.errors import UserError
 
 NAMES = tuple(TASKS)
@@ -139,10 +142,11 @@ def test_scene_is_a_function_of_its_seed(task: str) -> None:
 @pytest.mark.parametrize("task", NAMES)
 def test_guessing_the_commonest_answer_stays_poor(task: str) -> None:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for row, _ in eval_rows(task, 250 * len(TASKS[task].kinds), split="train"):
+    kinds = {*TASKS[task].kinds, *PAIR_KINDS}
+    for row, _ in eval_rows(task, 250 * len(kinds), split="train"):
         counts[row["kinds"][0]][row["messages"][1]["content"][0]["text"]] += 1
     majority = {kind: max(c.values()) / c.total() for kind, c in counts.items()}
-    assert set(majority) == set(TASKS[task].kinds)
+    assert set(majority) == kinds
     assert max(majority.values()) < 0.58, majority  # 0.5, and 250 draws scatter by 0.03
     assert np.mean(list(majority.values())) < 0.42, majority
 
@@ -279,13 +283,48 @@ def test_rare_kinds_are_rare_in_conversations(task: str) -> None:
 def test_compare_names_the_picture_where_the_statement_holds(task: str) -> None:
     scenes, found = _scenes(task, 80), set()
     for a, b in zip(scenes[::2], scenes[1::2], strict=True):
-        question, mirrored = TASKS[task].compare(a, b), TASKS[task].compare(b, a)
-        assert TASKS[task].compare(a, a) is None
-        if question is not None and mirrored is not None:
+        questions = which_picture(TASKS[task], a.attributes, b.attributes)
+        mirrored = which_picture(TASKS[task], b.attributes, a.attributes)
+        assert which_picture(TASKS[task], a.attributes, a.attributes) == []
+        assert [q.prompt for q in questions] == [q.prompt for q in mirrored]
+        for question, other in zip(questions, mirrored, strict=True):
             found.add(question.answer)
-            assert {question.answer, mirrored.answer} == {"the first", "the second"}
-            assert question.prompt == mirrored.prompt
-    assert found == {"the first", "the second"}
+            assert {question.answer, other.answer} == {"the first", "the second"}
+        for (key, value), words in TASKS[task].statements.items():
+            holds = [scene.attributes[key] == value for scene in (a, b)]
+            asked = [q.answer for q in questions if words in q.prompt]
+            assert asked == ([] if holds[0] == holds[1] else [PLACES[holds.index(True)]])
+    assert found == set(PLACES)
+
+
+PLACES = ("the first", "the second")
+
+
+@pytest.mark.parametrize("task", NAMES)
+def test_a_conversation_about_two_rows_answers_from_the_right_one(task: str) -> None:
+    kinds: Counter[str] = Counter()
+    scenes = _scenes(task, 40)
+    for a, b in zip(scenes[::2], scenes[1::2], strict=True):
+        row = about_two(conversation(a), conversation(b))
+        content = row["messages"][0]["content"]
+        assert [p["image"] for p in content[:2]] == [image_name(a), image_name(b)]
+        kinds.update(row["kinds"])
+        truths = {
+            place: {(q.prompt, q.answer) for q in TASKS[task].questions(scene)}
+            for place, scene in (("first", a), ("second", b))
+        }
+        compared = {
+            (q.prompt, q.answer) for q in which_picture(TASKS[task], a.attributes, b.attributes)
+        }
+        for question, answer in zip(row["messages"][::2], row["messages"][1::2], strict=True):
+            asked, said = question["content"][-1]["text"], answer["content"][0]["text"]
+            placed = re.fullmatch("(?:In the (.+?)|(.+?)) picture: (.*)", asked)
+            if placed is None:
+                assert (asked, said) in compared
+            else:
+                assert (placed[3], said) in truths[(placed[1] or placed[2]).lower()]
+    assert kinds["one of two"] == 80
+    assert 40 < kinds["compare"] <= 60
 
 
 @pytest.mark.parametrize("task", NAMES)
@@ -321,11 +360,13 @@ def test_phrasings_vary() -> None:
 
 def test_eval_rows_ask_once_per_picture_round_robin() -> None:
     kinds, seeds = [], set()
-    for row, (scene,) in eval_rows("hmi", 24):
+    for row, scenes in eval_rows("hmi", 28):
         kinds += row["kinds"]
-        seeds.add(scene.seed)
-        assert scene.split == "test"
-    assert kinds == list(TASKS["hmi"].kinds) * 2
-    assert len(seeds) == 24
+        assert len(scenes) == 1 + (row["kinds"][0] in PAIR_KINDS)
+        for scene in scenes:
+            seeds.add(scene.seed)
+            assert scene.split == "test"
+    assert kinds == [*TASKS["hmi"].kinds, *PAIR_KINDS] * 2
+    assert len(seeds) == 28 + 4
     trained = {s.seed for _, scenes in rows("hmi", "train", 0, 50) for s in scenes}
     assert not trained & seeds

@@ -1,27 +1,35 @@
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from autoneural.data.dataset import Source
+from autoneural.data.dataset import Row, Source
 from autoneural.data.importers import open_source
-from autoneural.data.messages import image_parts
+from autoneural.data.messages import image_parts, normalise_messages
 from autoneural.errors import UserError
-from autoneural.train.sources import derive_source
+from autoneural.train.sources import Words, derive_source
 
 
-def describe(row: dict[str, Any]) -> str:
+def describe(row: Row) -> str:
     return f"{row['task']} with {row['attributes']['demo.colour']}."
+
+
+def about_two(a: Row, b: Row) -> Row:
+    pictures = [next(image_parts(normalise_messages(row["messages"]))) for row in (a, b)]
+    question = {"role": "user", "content": [*pictures, {"type": "text", "text": "alike?"}]}
+    return {"task": "demo", "messages": [question, {"role": "assistant", "content": "no"}]}
+
+
+WORDS = Words(describe, about_two)
 
 
 def test_chat_form_is_the_row_itself(rows_folder: Path) -> None:
     source = open_source(rows_folder / "train.jsonl", "demo")
-    assert derive_source(source, "chat", describe).row(3) == source.row(3)
+    assert derive_source(source, "chat", WORDS).row(3) == source.row(3)
 
 
 def test_caption_form_asks_once_for_a_description(rows_folder: Path) -> None:
     source = open_source(rows_folder / "train.jsonl", "demo")
-    row = derive_source(source, "caption", describe).row(1)
+    row = derive_source(source, "caption", WORDS).row(1)
     assert [m["role"] for m in row["messages"]] == ["user", "assistant"]
     assert row["messages"][1]["content"] == [{"type": "text", "text": "demo with green."}]
     assert next(image_parts(row["messages"]))["image"] == str(rows_folder / "1.png")
@@ -30,7 +38,7 @@ def test_caption_form_asks_once_for_a_description(rows_folder: Path) -> None:
 
 def test_text_form_has_the_description_instead_of_the_picture(rows_folder: Path) -> None:
     source = open_source(rows_folder / "train.jsonl", "demo")
-    row = derive_source(source, "text", describe).row(2)
+    row = derive_source(source, "text", WORDS).row(2)
     assert not list(image_parts(row["messages"]))
     assert row["messages"][0]["content"][0]["text"] == "demo with blue.\n"
     assert row["messages"][1:] == source.row(2)["messages"][1:]
@@ -38,11 +46,11 @@ def test_text_form_has_the_description_instead_of_the_picture(rows_folder: Path)
 
 def test_tasks_select_rows_and_an_empty_choice_is_an_error(rows_folder: Path) -> None:
     source = open_source(rows_folder / "train.jsonl", "demo")
-    assert len(derive_source(source, "text", describe, ["demo"])) == 12
+    assert len(derive_source(source, "text", WORDS, ["demo"])) == 12
     with pytest.raises(UserError, match="source demo: no rows of hmi in the form chat"):
-        derive_source(source, "chat", describe, ["hmi"])
-    with pytest.raises(UserError, match="form 'poem' is not one of chat, caption, text"):
-        derive_source(source, "poem", describe)
+        derive_source(source, "chat", WORDS, ["hmi"])
+    with pytest.raises(UserError, match="form 'poem' is not one of chat, caption, text, pair"):
+        derive_source(source, "poem", WORDS)
 
 
 def test_only_rows_with_one_picture_have_a_description(rows_folder: Path) -> None:
@@ -51,5 +59,22 @@ def test_only_rows_with_one_picture_have_a_description(rows_folder: Path) -> Non
     del none["messages"][0]["content"][0]
     two["messages"][0]["content"].insert(0, two["messages"][0]["content"][0])
     mixed = Source("mixed", [none, two, source.row(2)])
-    assert len(derive_source(mixed, "caption", describe)) == 1
-    assert len(derive_source(mixed, "chat", describe)) == 3
+    assert len(derive_source(mixed, "caption", WORDS)) == 1
+    assert len(derive_source(mixed, "chat", WORDS)) == 3
+
+
+def test_every_row_is_paired_with_another_one_of_its_task(rows_folder: Path) -> None:
+    source = open_source(rows_folder / "train.jsonl", "demo")
+    others = [{**source.row(i), "task": "other"} for i in range(5)]
+    both = Source("both", [*(source.row(i) for i in range(12)), *others])
+    alone = Source("alone", [*both.rows, {**source.row(0), "task": "lonely"}])
+    assert len(derive_source(alone, "pair", WORDS)) == 17
+    pairs = derive_source(both, "pair", WORDS)
+    seen = []
+    for index in range(17):
+        first, second = (p["image"] for p in image_parts(pairs.row(index)["messages"]))
+        assert first != second
+        seen.append(second)
+    assert len(seen[:12]) == len(set(seen[:12]))
+    assert set(seen[12:]) == {others[i]["messages"][0]["content"][0]["image"] for i in range(5)}
+    assert seen == [list(image_parts(pairs.row(i)["messages"]))[1]["image"] for i in range(17)]

@@ -14,6 +14,7 @@ from autoneural.data.cockpit.base import Question, Scene, Split, Task
 from autoneural.data.cockpit.render import draw
 from autoneural.data.cockpit.rows import (
     Row,
+    about_two,
     conversation,
     describe,
     eval_rows,
@@ -29,6 +30,7 @@ __all__ = [
     "Scene",
     "Split",
     "Task",
+    "about_two",
     "check_tasks",
     "conversation",
     "describe",

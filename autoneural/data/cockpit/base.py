@@ -76,8 +76,9 @@ class Task(Protocol):
         """One or two sentences that state every attribute."""
         ...
 
-    def compare(self, scene_a: Scene, scene_b: Scene) -> Question | None:
-        """A question whose answer is one of the two pictures; None where nothing decides."""
+    @property
+    def statements(self) -> Mapping[tuple[str, str], str]:
+        """(attribute, value) -> the words after "In which picture"."""
         ...
 
 
@@ -125,23 +126,18 @@ def ask(rng: Rng, kind: str, phrasings: Sequence[str], answer: str, **words: str
 
 
 def which_picture(
-    scene_a: Scene, scene_b: Scene, statements: Mapping[tuple[str, str], str]
-) -> Question | None:
-    """ "In which picture ...": `statements` maps (attribute, value) to the words of the question.
-
-    One of the statements that hold in exactly one of the two scenes, or None.
-    """
-    deciding = [
-        (key, words)
-        for key, words in statements.items()
-        if (scene_a.attributes[key[0]] == key[1]) != (scene_b.attributes[key[0]] == key[1])
+    task: Task, attributes_a: Mapping[str, str], attributes_b: Mapping[str, str]
+) -> list[Question]:
+    """ "In which picture ...", for each statement that holds in exactly one of two pictures."""
+    return [
+        Question(
+            f"In which picture {words}, the first or the second?",
+            "the first" if attributes_a[key] == value else "the second",
+            "compare",
+        )
+        for (key, value), words in task.statements.items()
+        if (attributes_a[key] == value) != (attributes_b[key] == value)
     ]
-    if not deciding:
-        return None
-    rng = rng_for(scene_a.task, scene_a.split, scene_a.seed + scene_b.seed, "compare")
-    (attribute, value), words = pick(rng, deciding)
-    answer = "the first" if scene_a.attributes[attribute] == value else "the second"
-    return Question(f"In which picture {words}, the first or the second?", answer, "compare")
 
 
 def camera(

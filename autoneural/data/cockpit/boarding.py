@@ -25,7 +25,6 @@ from autoneural.data.cockpit.base import (
     uniform,
     uniforms,
     weighted,
-    which_picture,
 )
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -172,6 +171,7 @@ class Boarding:
     title = "Safety when getting on or off"
     attributes = ATTRIBUTES
     kinds = KINDS
+    statements = STATEMENTS
 
     def sample(self, seed: int, split: Split) -> Scene:
         attributes = _attributes(rng_for(self.name, split, seed, "attributes"))
@@ -205,9 +205,6 @@ class Boarding:
             f"A view behind the car by {truth['light']} in {truth['weather']} weather: {thing}. "
             f"The {truth['door']} door is ajar beside {ground[truth['ground']]}; {advice}."
         )
-
-    def compare(self, scene_a: Scene, scene_b: Scene) -> Question | None:
-        return which_picture(scene_a, scene_b, STATEMENTS)
 
 
 def _sentence(truth: dict[str, str]) -> str:

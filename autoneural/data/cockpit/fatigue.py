@@ -23,7 +23,6 @@ from autoneural.data.cockpit.base import (
     rng_for,
     uniform,
     weighted,
-    which_picture,
 )
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -201,6 +200,7 @@ class Fatigue:
     title = "Fatigue driving"
     attributes = ATTRIBUTES
     kinds = KINDS
+    statements = STATEMENTS
 
     def sample(self, seed: int, split: Split) -> Scene:
         attributes = _attributes(rng_for(self.name, split, seed, "attributes"))
@@ -238,6 +238,3 @@ class Fatigue:
             f"{LOOKING[truth['gaze']]}, with {phone} and the seat belt {truth['belt']}. "
             f"The driver is {truth['state']}; {need}."
         )
-
-    def compare(self, scene_a: Scene, scene_b: Scene) -> Question | None:
-        return which_picture(scene_a, scene_b, STATEMENTS)

@@ -24,7 +24,6 @@ from autoneural.data.cockpit.base import (
     uniform,
     uniforms,
     weighted,
-    which_picture,
 )
 from autoneural.data.cockpit.fonts import COMMON, HELD_OUT
 from autoneural.data.cockpit.icons import LIGHTS, MENU
@@ -211,6 +210,7 @@ class Hmi:
     title = "HMI understanding"
     attributes = ATTRIBUTES
     kinds = KINDS
+    statements = STATEMENTS
 
     def sample(self, seed: int, split: Split) -> Scene:
         attributes = _attributes(rng_for(self.name, split, seed, "attributes"))
@@ -256,9 +256,6 @@ class Hmi:
             f"{sign}, so the car is {over} the limit. Charge {truth['charge']}, {route}, the "
             f"{truth['menu']} tab is selected and {lights} ({len(lit)})."
         )
-
-    def compare(self, scene_a: Scene, scene_b: Scene) -> Question | None:
-        return which_picture(scene_a, scene_b, STATEMENTS)
 
 
 def _sentence(truth: dict[str, str]) -> str:

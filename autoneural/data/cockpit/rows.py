@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
+from zlib import crc32
 
 from autoneural.data.cockpit.base import (
     RARE_KINDS,
     Question,
+    Rng,
     Scene,
     Split,
     chance,
+    pick,
     rng_for,
+    which_picture,
 )
 from autoneural.data.cockpit.tasks import TASKS
 from autoneural.errors import UserError
@@ -28,8 +32,10 @@ COMPARE_SHARE = 0.08
 """Share of rows that are one question about two pictures."""
 SPAN = 10**9
 """Rows per base seed and lane."""
-PARTNER, EVAL = 1, 2
+PARTNER, EVAL, EVAL_PARTNER = 1, 2, 3
 SOURCE = "autoneural-cockpit"
+PAIR_KINDS = ("one of two", "compare")
+PLACED = ("in the {place} picture: {prompt}", "{place} picture: {prompt}")
 DESCRIBE = (
     "Describe the picture.",
     "What do you see?",
@@ -52,21 +58,25 @@ def _text(text: str) -> dict[str, str]:
     return {"type": "text", "text": text}
 
 
-def _row(scenes: Sequence[Scene], questions: Sequence[Question]) -> Row:
-    """The first question carries the pictures; attributes only for a single picture."""
+def _turns(pictures: Sequence[Any], questions: Sequence[Question]) -> Row:
+    """`messages` and `kinds` of a conversation; the first question carries the pictures."""
     messages: list[dict[str, Any]] = []
-    pictures = [{"type": "image", "image": image_name(scene)} for scene in scenes]
+    parts = [{"type": "image", "image": picture} for picture in pictures]
     for index, question in enumerate(questions):
-        content = [*(pictures if index == 0 else ()), _text(question.prompt)]
+        content = [*(parts if index == 0 else ()), _text(question.prompt)]
         messages.append({"role": "user", "content": content})
         messages.append({"role": "assistant", "content": [_text(question.answer)]})
+    return {"messages": messages, "kinds": [question.kind for question in questions]}
+
+
+def _row(scenes: Sequence[Scene], questions: Sequence[Question]) -> Row:
+    """Attributes only for a single picture."""
     first = scenes[0]
     row: Row = {
         "id": "+".join(f"{scene.task}-{scene.split}-{scene.seed}" for scene in scenes),
         "task": first.task,
         "source": SOURCE,
-        "messages": messages,
-        "kinds": [question.kind for question in questions],
+        **_turns([image_name(scene) for scene in scenes], questions),
     }
     if len(scenes) == 1:
         row["attributes"] = {f"{first.task}.{k}": v for k, v in first.attributes.items()}
@@ -91,15 +101,70 @@ def describe(row: Row) -> str:
     """
     if row["task"] not in TASKS:
         raise UserError(f"task {row['task']!r}: no description known; one of {', '.join(TASKS)}")
-    attributes = {name.split(".", 1)[1]: value for name, value in row["attributes"].items()}
-    return TASKS[row["task"]].caption(Scene(row["task"], 0, "train", attributes, {}))
+    return TASKS[row["task"]].caption(Scene(row["task"], 0, "train", _plain(row), {}))
+
+
+def _pictures(row: Row) -> list[Any]:
+    return [
+        part["image"]
+        for message in row["messages"]
+        for part in message["content"]
+        if part["type"] == "image"
+    ]
+
+
+def about_two(a: Row, b: Row) -> Row:
+    """Two rows of one picture each as one conversation about both pictures.
+
+    Turns: some questions of either row, told apart by "In the first picture: ...", and some about
+    which of the two. Rows of one task, with `attributes`.
+    """
+    task = str(a["task"])
+    rng = rng_for(task, "train", crc32(f"{a['id']}+{b['id']}".encode()), "about two")
+    questions = [
+        *_of_one(a, "first", 2, rng),
+        *_of_one(b, "second", 2, rng),
+        *_some(which_picture(TASKS[task], _plain(a), _plain(b)), 3, rng),
+    ]
+    row = _turns(_pictures(a) + _pictures(b), _some(questions, len(questions), rng))
+    return {"id": f"{a['id']}+{b['id']}", "task": task, "source": a.get("source"), **row}
+
+
+def _of_one(row: Row, place: str, count: int, rng: Rng) -> list[Question]:
+    texts = [
+        "".join(part["text"] for part in message["content"] if part["type"] == "text")
+        for message in row["messages"]
+    ]
+    asked = [
+        _placed(Question(prompt, answer, kind), place, rng)
+        for prompt, answer, kind in zip(texts[::2], texts[1::2], row["kinds"], strict=True)
+    ]
+    return _some(asked, count, rng)
+
+
+def _placed(question: Question, place: str, rng: Rng) -> Question:
+    """The question about one of two pictures, named by its place."""
+    words = pick(rng, PLACED).format(place=place, prompt=question.prompt)
+    return Question(words[0].upper() + words[1:], question.answer, "one of two")
+
+
+def _some(questions: Sequence[Question], count: int, rng: Rng) -> list[Question]:
+    return [questions[i] for i in rng.permutation(len(questions))[:count].tolist()]
+
+
+def _plain(row: Row) -> dict[str, str]:
+    """Attributes without the task in front."""
+    return {name.split(".", 1)[1]: value for name, value in row["attributes"].items()}
 
 
 def _compare(scene: Scene, seed: int, index: int) -> tuple[Row, tuple[Scene, ...]] | None:
     task = TASKS[scene.task]
     partner = task.sample(scene_seed(seed, index, PARTNER), scene.split)
-    question = task.compare(scene, partner)
-    return None if question is None else (_row([scene, partner], [question]), (scene, partner))
+    questions = which_picture(task, scene.attributes, partner.attributes)
+    if not questions:
+        return None
+    rng = rng_for(scene.task, scene.split, scene.seed + partner.seed, "compare")
+    return _row([scene, partner], [pick(rng, questions)]), (scene, partner)
 
 
 def rows(
@@ -120,17 +185,33 @@ def rows(
 def eval_rows(
     task: str, n: int, seed: int = 0, split: Split = "test"
 ) -> Iterator[tuple[Row, tuple[Scene, ...]]]:
-    """`n` rows of one question about one picture, going round over the kinds of the task.
+    """`n` rows of one question, going round over the kinds of the task and the two about pairs.
 
     A scene where the kind has no answer (a gaze behind closed eyes) is passed over.
     """
-    kinds = TASKS[task].kinds
+    kinds = (*TASKS[task].kinds, *PAIR_KINDS)
     fresh = count()
     for index in range(n):
         kind = kinds[index % len(kinds)]
         while True:
-            scene = TASKS[task].sample(scene_seed(seed, next(fresh), EVAL), split)
-            asked = [q for q in TASKS[task].questions(scene) if q.kind == kind]
+            number = next(fresh)
+            scene = TASKS[task].sample(scene_seed(seed, number, EVAL), split)
+            if kind in PAIR_KINDS:
+                partner = TASKS[task].sample(scene_seed(seed, number, EVAL_PARTNER), split)
+                scenes, asked = (scene, partner), _asked_of_two(scene, partner, kind)
+            else:
+                scenes = (scene,)
+                asked = [q for q in TASKS[task].questions(scene) if q.kind == kind]
             if asked:
-                yield _row([scene], asked), (scene,)
+                yield _row(scenes, asked), scenes
                 break
+
+
+def _asked_of_two(a: Scene, b: Scene, kind: str) -> list[Question]:
+    """One question about two pictures; none where nothing tells them apart."""
+    rng = rng_for(a.task, a.split, a.seed, kind)
+    if kind == "compare":
+        return _some(which_picture(TASKS[a.task], a.attributes, b.attributes), 1, rng)
+    place, scene = pick(rng, (("first", a), ("second", b)))
+    common = [q for q in TASKS[a.task].questions(scene) if q.kind not in RARE_KINDS]
+    return [_placed(pick(rng, common), place, rng)]

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from autoneural.export.passes.initializers import add_initializer
 from autoneural.target.numerics import Encoding
 
 _DTYPE = {8: np.uint8, 16: np.uint16}
@@ -99,14 +100,11 @@ class InsertQDQ(ir.passes.InPlacePass):
         """Scale and zero point, one pair of initialisers per distinct encoding."""
         if encoding not in self._parameters:
             stem = f"encoding.{len(self._parameters)}"
-            arrays = {
-                f"{stem}.scale": np.array(encoding.scale, np.float32),
-                f"{stem}.zero_point": np.array(encoding.zero_point, _DTYPE[encoding.bits]),
-            }
-            pair = [ir.val(n, const_value=ir.tensor(a, name=n)) for n, a in arrays.items()]
-            for value in pair:
-                graph.register_initializer(value)
-            self._parameters[encoding] = (pair[0], pair[1])
+            zero_point = np.array(encoding.zero_point, _DTYPE[encoding.bits])
+            self._parameters[encoding] = (
+                add_initializer(graph, f"{stem}.scale", np.array(encoding.scale, np.float32)),
+                add_initializer(graph, f"{stem}.zero_point", zero_point),
+            )
         return self._parameters[encoding]
 
 

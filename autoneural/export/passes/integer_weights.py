@@ -21,6 +21,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from autoneural.compress.quantize import IntegerWeight
+from autoneural.export.passes.initializers import add_initializer
 from autoneural.target.numerics import Encoding, affine_encoding, quantize_affine
 
 _LINEAR = ("MatMul", "Gemm", "Conv")
@@ -155,7 +156,7 @@ def _replace(graph: ir.Graph, node: ir.Node, index: int, constant: _Constant) ->
     assert value is not None
     zero = np.full(constant.scale.shape, constant.zero_point).astype(constant.integers.dtype)
     arrays = {"int": constant.integers, "scale": constant.scale, "zero_point": zero}
-    inputs = [_initializer(graph, f"{stem}.{name}", array) for name, array in arrays.items()]
+    inputs = [add_initializer(graph, f"{stem}.{name}", array) for name, array in arrays.items()]
     attributes = {"axis": constant.axis} if constant.scale.ndim else {}
     dequantize = ir.node("DequantizeLinear", inputs, attributes, name=f"{stem}.dequantize")
     real = dequantize.outputs[0]
@@ -165,9 +166,3 @@ def _replace(graph: ir.Graph, node: ir.Node, index: int, constant: _Constant) ->
     node.replace_input_with(index, real)
     if not value.uses() and not value.is_graph_output():
         graph.initializers.pop(str(value.name))
-
-
-def _initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    value = ir.val(name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(value)
-    return value

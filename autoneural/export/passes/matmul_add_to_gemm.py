@@ -13,6 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from autoneural.export.passes.initializers import add_initializer
+
 
 class MatMulAddToGemm(ir.passes.InPlacePass):
     """Both the weight and the bias must be initialisers, of rank 2 and 1."""
@@ -54,7 +56,7 @@ def _rewrite(graph: ir.Graph, add: ir.Node, matmul: ir.Node, bias: ir.Value) -> 
     flat = _reshape(graph, x, (rows, turned.shape[1]), f"{out}.rows")
     gemm = ir.node(
         "Gemm",
-        [flat.outputs[0], _initializer(graph, f"{weight.name}.T", turned), bias],
+        [flat.outputs[0], add_initializer(graph, f"{weight.name}.T", turned), bias],
         {"transB": 1},
         name=f"{out}.gemm",
     )
@@ -68,7 +70,7 @@ def _rewrite(graph: ir.Graph, add: ir.Node, matmul: ir.Node, bias: ir.Value) -> 
 
 
 def _reshape(graph: ir.Graph, x: ir.Value, shape: tuple[int, ...], name: str) -> ir.Node:
-    target = _initializer(graph, f"{name}.dims", np.array(shape, np.int64))
+    target = add_initializer(graph, f"{name}.dims", np.array(shape, np.int64))
     node = ir.node("Reshape", [x, target], name=name)
     _describe(node, name, shape)
     return node
@@ -83,9 +85,3 @@ def _describe(node: ir.Node, name: str, shape: tuple[int, ...]) -> None:
 def _array(value: ir.Value) -> NDArray[Any]:
     assert value.const_value is not None
     return value.const_value.numpy()
-
-
-def _initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    value = ir.val(name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(value)
-    return value

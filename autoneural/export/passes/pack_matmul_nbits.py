@@ -17,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from autoneural.compress.quantize import IntegerWeight
+from autoneural.export.passes.initializers import add_initializer
 from autoneural.export.passes.integer_weights import find_weight, weight_name
 
 _DOMAIN = "com.microsoft"
@@ -61,10 +62,7 @@ class PackMatMulNBits(ir.passes.InPlacePass):
         scales = np.repeat(frozen.scale.astype(np.float32), columns // block)
         inputs = [x]
         for suffix, array in (("packed", packed), ("scales", scales)):
-            name = f"{weight_name(node)}.{suffix}"
-            value = ir.val(name, const_value=ir.tensor(array, name=name))
-            graph.register_initializer(value)
-            inputs.append(value)
+            inputs.append(add_initializer(graph, f"{weight_name(node)}.{suffix}", array))
         attributes = {
             "K": columns,
             "N": rows,
