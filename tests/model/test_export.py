@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from autoneural.config import preset
-from autoneural.model.language_model import causal_mask, rotary_tables
-from autoneural.model.state import DecoderState
+from autoneural.export.graphs import GraphKey, build_graph
+from autoneural.export.parity import sample_inputs
+from autoneural.manifest import Role
 from autoneural.model.vlm import VLM
 
 CONTEXT = 32
@@ -20,50 +21,18 @@ DATA_MOVEMENT = {"Reshape", "Transpose", "Slice", "Split", "Resize"}
 ARITHMETIC = {"Conv", "MatMul", "RMSNormalization", "Gelu", "Add", "Mul", "Sigmoid", "Softmax"}
 
 
-class Decode(nn.Module):
-    """Flat inputs and outputs around the decoder core."""
-
-    def __init__(self, model: VLM) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, embeds: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, *past: Tensor
-    ) -> tuple[Tensor, ...]:
-        state = DecoderState.from_tensors(self.model.config.text, past)
-        hidden, new = self.model.language_model.decode(embeds, cos, sin, mask, state)
-        return hidden, *new.tensors()
-
-
-class Vision(nn.Module):
-    """Pixels to visual tokens."""
-
-    def __init__(self, model: VLM) -> None:
-        super().__init__()
-        self.vision_encoder, self.projector = model.vision_encoder, model.projector
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.projector(self.vision_encoder(pixels))
-
-
-def graph_and_arguments(role: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
+def graph_and_arguments(role: Role) -> tuple[nn.Module, tuple[Tensor, ...]]:
     torch.manual_seed(0)
     model = VLM(preset("cockpit-tiny")).eval()
-    if role == "vision":
-        return Vision(model).eval(), (torch.rand(1, 3, 256, 256),)
-    text, width = model.config.text, {"prefill": 8, "decode": 1}[role]
-    state = DecoderState.zeros(text, 1, CONTEXT)
-    return Decode(model).eval(), (
-        torch.randn(1, width, text.hidden_size),
-        *rotary_tables(text, torch.arange(5, 5 + width)),
-        causal_mask(width, 5, CONTEXT),
-        *(torch.randn_like(tensor) for tensor in state.tensors()),
-    )
+    width = {"prefill": 8, "decode": 1, "vision": 0}[role]
+    graph = build_graph(model, GraphKey(role=role, width=width, context=CONTEXT, image_size=256))
+    inputs = sample_inputs(graph, model.language_model.model.embed_tokens.weight)
+    return graph.module, tuple(inputs.values())
 
 
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning")
 @pytest.mark.parametrize("role", ["prefill", "decode", "vision"])
-def test_export_keeps_operations_whole_and_numbers_equal(role: str) -> None:
+def test_export_keeps_operations_whole_and_numbers_equal(role: Role) -> None:
     module, arguments = graph_and_arguments(role)
     with torch.no_grad():
         outputs = module(*arguments)
