@@ -235,8 +235,10 @@ def _flip(task: str, seed: int, **changes: str) -> float:
     ("task", "key"),
     [
         *(("fatigue", k) for k in ("eyes", "mouth", "gaze", "phone", "belt", "headwear")),
-        *(("hmi", k) for k in ("ones", "sign", "gear", "charge", "manoeuvre", "menu")),
-        *(("boarding", k) for k in ("object", "side", "door", "ground", "weather")),
+        ("fatigue", "eyewear"),
+        *(("hmi", k) for k in ("hundreds", "tens", "ones", "sign", "gear", "charge")),
+        *(("hmi", k) for k in ("manoeuvre", "distance", "menu")),
+        *(("boarding", k) for k in ("object", "side", "door", "ground", "weather", "light")),
     ],
 )
 def test_every_asked_attribute_shows_in_the_picture(task: str, key: str) -> None:
@@ -245,10 +247,23 @@ def test_every_asked_attribute_shows_in_the_picture(task: str, key: str) -> None
         for s in _scenes(task, 99)
         if "none" not in (s.attributes.get("object"), s.attributes.get("eyewear"))
         and s.attributes.get("eyes") != "cannot tell"
+        and s.attributes.get("manoeuvre") != "none"
     )
     for value in TASKS[task].attributes[key]:
         if value not in (scene.attributes[key], "none", "cannot tell"):
             assert _flip(task, scene.seed, **{key: value}) > 40, value
+
+
+def test_what_the_drawing_is_told_is_the_truth() -> None:
+    """Lights and distance reach the picture through `params`."""
+    for scene in _scenes("hmi", 200):
+        lit = {k.removeprefix("light ") for k, v in scene.attributes.items() if v == "on"}
+        assert set(scene.params["lights"]) == lit
+        assert str(len(lit)) == scene.attributes["lights"]
+    places: dict[str, list[float]] = defaultdict(list)
+    for scene in _scenes("boarding", 200):
+        places[scene.attributes["distance"]].append(scene.params["y"])
+    assert min(places["near"]) > max(places["far"]) + 50  # lower in the picture is nearer
 
 
 @pytest.mark.parametrize("task", NAMES)
