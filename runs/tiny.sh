@@ -65,14 +65,16 @@ stage "$out/ptq" autoneural compress "$out/float" --recipe ptq --data "$out/data
 stage "$out/bundle" autoneural export "$out/ptq" --targets cpu qdq -o "$out/bundle"
 
 # 6. Evaluation: held-out questions, float against both targets, paired.
-evaluate() { # name, model, target
-    stage "$out/eval-$1.jsonl" autoneural eval "$2" --target "$3" --n $questions \
-        --records "$out/eval-$1.jsonl"
+evaluate() { # target, model, options
+    local records="$out/eval-$1.jsonl" target=$1 model=$2
+    shift 2
+    stage "$records" autoneural eval "$model" --target "$target" --n $questions \
+        --records "$records" "$@"
 }
-evaluate float "$out/float" torch
-evaluate cpu "$out/bundle" cpu
-evaluate qdq "$out/bundle" qdq
-autoneural compare "$out/eval-float.jsonl" "$out/eval-qdq.jsonl"
+evaluate torch "$out/float"
+evaluate cpu "$out/bundle"
+evaluate qdq "$out/bundle" --no-blind # slow: run as written, not optimised
+autoneural compare "$out/eval-torch.jsonl" "$out/eval-qdq.jsonl"
 
 # 7. Use it.
 autoneural show "$out/bundle"
