@@ -202,7 +202,12 @@ def _add_eval(verbs: argparse._SubParsersAction) -> None:
         choices=("cpu", "qdq", "float", "torch"),
         help="graphs of a bundle (default cpu), or torch: the checkpoint itself in PyTorch",
     )
-    _add_tasks(add)
+    add.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="TASK",
+        help="default: all cockpit tasks; `pairs` asks about two pictures at a time",
+    )
     add.add_argument("--n", type=_positive, default=1000, help="questions per task (default 1000)")
     add.add_argument("--seed", type=_natural, default=0, help="which questions (default 0)")
     add.add_argument(

@@ -8,8 +8,19 @@ from collections.abc import Callable, Sequence
 from PIL import Image
 
 from autoneural.bench.quality import Item, items_of
-from autoneural.data.cockpit import Row, Scene, Split, check_tasks, eval_rows, render
+from autoneural.data.cockpit import (
+    TASKS,
+    Row,
+    Scene,
+    Split,
+    check_tasks,
+    eval_pairs,
+    eval_rows,
+    render,
+)
 from autoneural.data.cockpit.export import JPEG_QUALITY
+
+PAIRS = "pairs"
 
 
 def held_out(
@@ -19,19 +30,27 @@ def held_out(
     split: Split = "test",
     on_picture: Callable[[], None] = lambda: None,
 ) -> dict[str, list[Item]]:
-    """`n` questions of a split per task (None: all tasks), with their pictures as JPEG.
+    """`n` questions of a split per task (None: all cockpit tasks), with their pictures as JPEG.
+
+    The task `pairs` asks about two pictures at a time, from all cockpit tasks.
 
     `test` has looks that training never saw, `val` only scenes. The same arguments give the same
     questions everywhere. `on_picture` is called after
     each row. Raises UserError as `check_tasks` does.
     """
+    names = [name for name in tasks or TASKS if name != PAIRS]
+    drawn = {
+        name: eval_rows(name, n, seed, split) for name in (check_tasks(names) if names else ())
+    }
+    if PAIRS in (tasks or ()):
+        drawn[PAIRS] = eval_pairs(n, seed, split)
     return {
         name: [
             item
-            for row, scenes in eval_rows(name, n, seed, split)
+            for row, scenes in rows
             for item in items_of([_with_pictures(row, scenes, on_picture)])
         ]
-        for name in check_tasks(tasks)
+        for name, rows in drawn.items()
     }
 
 

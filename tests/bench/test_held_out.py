@@ -31,6 +31,13 @@ def test_the_seed_decides():
     assert held_out([name], 2, seed=1, split="val") != held_out([name], 2, seed=1)
 
 
+def test_pairs_are_a_task_of_their_own():
+    tasks = held_out(["pairs", "hmi"], 6)
+    assert list(tasks) == ["hmi", "pairs"]
+    assert {len(item.images) for item in tasks["pairs"]} == {2}
+    assert list(held_out(["pairs"], 1)) == ["pairs"]
+
+
 def test_an_unknown_task_is_named():
     with pytest.raises(UserError, match="'parking'; one of"):
         held_out(["parking"], 1)

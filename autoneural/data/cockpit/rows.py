@@ -185,33 +185,54 @@ def rows(
 def eval_rows(
     task: str, n: int, seed: int = 0, split: Split = "test"
 ) -> Iterator[tuple[Row, tuple[Scene, ...]]]:
-    """`n` rows of one question, going round over the kinds of the task and the two about pairs.
+    """`n` rows of one question about one picture, going round over the kinds of the task.
 
     A scene where the kind has no answer (a gaze behind closed eyes) is passed over.
     """
-    kinds = (*TASKS[task].kinds, *PAIR_KINDS)
+    kinds = TASKS[task].kinds
     fresh = count()
     for index in range(n):
         kind = kinds[index % len(kinds)]
         while True:
-            number = next(fresh)
-            scene = TASKS[task].sample(scene_seed(seed, number, EVAL), split)
-            if kind in PAIR_KINDS:
-                partner = TASKS[task].sample(scene_seed(seed, number, EVAL_PARTNER), split)
-                scenes, asked = (scene, partner), _asked_of_two(scene, partner, kind)
-            else:
-                scenes = (scene,)
-                asked = [q for q in TASKS[task].questions(scene) if q.kind == kind]
+            scene = TASKS[task].sample(scene_seed(seed, next(fresh), EVAL), split)
+            asked = [q for q in TASKS[task].questions(scene) if q.kind == kind]
             if asked:
-                yield _row(scenes, asked), scenes
+                yield _row([scene], asked), (scene,)
+                break
+
+
+def eval_pairs(
+    n: int, seed: int = 0, split: Split = "test"
+) -> Iterator[tuple[Row, tuple[Scene, ...]]]:
+    """`n` rows of one question about two pictures of a task, going round over tasks and kinds.
+
+    Pairs that nothing tells apart are passed over.
+    """
+    turns = [(TASKS[name], kind) for kind in PAIR_KINDS for name in TASKS]
+    fresh = count()
+    for index in range(n):
+        task, kind = turns[index % len(turns)]
+        while True:
+            number = next(fresh)
+            a = task.sample(scene_seed(seed, number, EVAL), split)
+            b = task.sample(scene_seed(seed, number, EVAL_PARTNER), split)
+            asked = _asked_of_two(a, b, kind)
+            if asked:
+                yield _row([a, b], asked), (a, b)
                 break
 
 
 def _asked_of_two(a: Scene, b: Scene, kind: str) -> list[Question]:
-    """One question about two pictures; none where nothing tells them apart."""
+    """One question about two pictures; none where the answer would be the same for either."""
     rng = rng_for(a.task, a.split, a.seed, kind)
     if kind == "compare":
         return _some(which_picture(TASKS[a.task], a.attributes, b.attributes), 1, rng)
-    place, scene = pick(rng, (("first", a), ("second", b)))
-    common = [q for q in TASKS[a.task].questions(scene) if q.kind not in RARE_KINDS]
-    return [_placed(pick(rng, common), place, rng)]
+    place, scene, other = pick(rng, (("first", a, b), ("second", b, a)))
+    elsewhere = {q.kind: q.answer for q in TASKS[a.task].questions(other)}
+    telling = [
+        question
+        for question in TASKS[a.task].questions(scene)
+        if question.kind not in RARE_KINDS
+        and elsewhere.get(question.kind, question.answer) != question.answer
+    ]
+    return [_placed(question, place, rng) for question in _some(telling, 1, rng)]
