@@ -17,6 +17,7 @@ def tiny() -> Recipe:
             "captions": DataSource(form="caption"),
             "text": DataSource(form="text"),
             "chat": DataSource(),
+            # In no mixture yet: what --set stages.domain.mixture.pairs=0.4 brings is in docs/log.md.
             "pairs": DataSource(form="pair"),
             **{name: DataSource(tasks=(name,)) for name in ("fatigue", "hmi", "boarding")},
         },
@@ -75,7 +76,7 @@ def _tiny_curriculum() -> tuple[Stage, ...]:
         Stage(
             name="instruct",
             train=PARTS,
-            mixture={"fatigue": 0.1, "hmi": 0.4, "boarding": 0.1, "pairs": 0.4},
+            mixture={"fatigue": 0.2, "hmi": 0.6, "boarding": 0.2},
             steps=400,
             batch_size=24,
             lr={"vision_encoder": 2e-4, "projector": 4e-4, "language_model": 4e-4},
@@ -85,7 +86,7 @@ def _tiny_curriculum() -> tuple[Stage, ...]:
         Stage(
             name="domain",
             train=PARTS,
-            mixture={"chat": 0.3, "hmi": 0.3, "pairs": 0.4},
+            mixture={"chat": 1.0},
             steps=500,
             batch_size=24,
             lr={"vision_encoder": 8e-5, "projector": 1.6e-4, "language_model": 1.6e-4},
