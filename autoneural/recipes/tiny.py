@@ -17,7 +17,7 @@ def tiny() -> Recipe:
             "captions": DataSource(form="caption"),
             "text": DataSource(form="text"),
             "chat": DataSource(),
-            # In no mixture yet: what --set stages.domain.mixture.pairs=0.4 brings is in docs/log.md.
+            # In no mixture yet: docs/log.md says what was tried.
             "pairs": DataSource(form="pair"),
             **{name: DataSource(tasks=(name,)) for name in ("fatigue", "hmi", "boarding")},
         },

@@ -360,7 +360,7 @@ def test_every_attribute_changes_the_caption(task: str) -> None:
 def test_a_row_is_described_from_its_attributes() -> None:
     scene = _scenes("hmi", 1)[0]
     assert describe(conversation(scene)) == TASKS["hmi"].caption(scene)
-    with pytest.raises(UserError, match="task 'parking': no description known; one of fatigue"):
+    with pytest.raises(UserError, match="task 'parking': no words for it; one of fatigue"):
         describe({"task": "parking", "attributes": {}})
 
 

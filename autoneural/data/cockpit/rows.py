@@ -17,6 +17,7 @@ from autoneural.data.cockpit.base import (
     Rng,
     Scene,
     Split,
+    Task,
     chance,
     pick,
     rng_for,
@@ -99,9 +100,13 @@ def describe(row: Row) -> str:
 
     Raises UserError for a task that is not one of ours.
     """
+    return _task(row).caption(Scene(row["task"], 0, "train", _plain(row), {}))
+
+
+def _task(row: Row) -> Task:
     if row["task"] not in TASKS:
-        raise UserError(f"task {row['task']!r}: no description known; one of {', '.join(TASKS)}")
-    return TASKS[row["task"]].caption(Scene(row["task"], 0, "train", _plain(row), {}))
+        raise UserError(f"task {row['task']!r}: no words for it; one of {', '.join(TASKS)}")
+    return TASKS[row["task"]]
 
 
 def _pictures(row: Row) -> list[Any]:
@@ -117,28 +122,27 @@ def about_two(a: Row, b: Row) -> Row:
     """Two rows of one picture each as one conversation about both pictures.
 
     Turns: some questions of either row, told apart by "In the first picture: ...", and some about
-    which of the two. Rows of one task, with `attributes`.
+    which of the two. Rows of one task, with `attributes`. Raises UserError for a task that is not
+    one of ours.
     """
-    task = str(a["task"])
-    rng = rng_for(task, "train", crc32(f"{a['id']}+{b['id']}".encode()), "about two")
+    task, name = _task(a), f"{a.get('id')}+{b.get('id')}"
+    rng = rng_for(task.name, "train", crc32(name.encode()), "about two")
     questions = [
         *_of_one(a, "first", 2, rng),
         *_of_one(b, "second", 2, rng),
-        *_some(which_picture(TASKS[task], _plain(a), _plain(b)), 3, rng),
+        *_some(which_picture(task, _plain(a), _plain(b)), 3, rng),
     ]
     row = _turns(_pictures(a) + _pictures(b), _some(questions, len(questions), rng))
-    return {"id": f"{a['id']}+{b['id']}", "task": task, "source": a.get("source"), **row}
+    return {"id": name, "task": task.name, "source": a.get("source"), **row}
 
 
 def _of_one(row: Row, place: str, count: int, rng: Rng) -> list[Question]:
-    texts = [
-        "".join(part["text"] for part in message["content"] if part["type"] == "text")
-        for message in row["messages"]
-    ]
-    asked = [
-        _placed(Question(prompt, answer, kind), place, rng)
-        for prompt, answer, kind in zip(texts[::2], texts[1::2], row["kinds"], strict=True)
-    ]
+    texts = {"user": list[str](), "assistant": list[str](), "system": list[str]()}
+    for message in row["messages"]:
+        parts = (part["text"] for part in message["content"] if part["type"] == "text")
+        texts[message["role"]].append("".join(parts))
+    turns = zip(texts["user"], texts["assistant"], strict=False)
+    asked = [_placed(Question(prompt, answer, ""), place, rng) for prompt, answer in turns]
     return _some(asked, count, rng)
 
 
