@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from autoneural.data.cockpit import TASKS, Scene, render
+from autoneural.data.cockpit.base import which_picture
 from autoneural.demo import EXAMPLES
 
 SEED = 77_000
@@ -49,8 +50,7 @@ def main() -> None:
     cluster = find("hmi", manoeuvre="turn left", gear="D")
     warning = find("hmi", skip=2, lights="1", manoeuvre="turn right")
     door = find("boarding", object="cyclist", distance="near")
-    pair = TASKS["fatigue"].compare(driver, asleep)
-    assert pair is not None
+    pair = which_picture(TASKS["fatigue"], driver.attributes, asleep.attributes)[0]
     cases: list[dict[str, Any]] = [
         {
             "title": "Fatigue driving",
