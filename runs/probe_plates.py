@@ -4,9 +4,10 @@
 
 Plates only: seven random characters, glyphs 8 to 24 px high, anywhere in a 256 px picture, slightly
 turned, blurred and noisy. `cockpit-tiny`'s encoder learns, from nothing or from a checkpoint, with
-one attention query and one classifier per character; the first third of the time on glyphs of 18 px
-and more. The test plates use fonts that training never saw. Prints characters and whole plates
-read, by glyph height; one JSON line at the end. `--minutes` counts processor time.
+one attention query and one classifier per character: first large plates in the middle, then smaller
+ones, then anywhere. Prints characters and whole plates read, by glyph height, on plates in fonts
+that training saw and in others, and on those others in the middle, as a crop would show them; one
+JSON line at the end. `--minutes` counts processor time.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ from autoneural.train.vision_heads import AttributeHeads
 
 LETTERS = "ABCDEFGHJKLMNPRSTUVWXYZ0123456789"
 SLOTS, SIZE, HEIGHTS = 7, 256, (8, 24)
-EASY = 18
+# Until this share of the time: the least height, and how far from the middle (1: anywhere).
+PHASES = ((0.3, 18, 0.0), (0.6, 8, 0.2), (1.0, 8, 1.0))
 CPU = torch.device("cpu")
 
 
-def draw(index: int, split: str, least: int) -> tuple[np.ndarray, np.ndarray, int]:
+def draw(index: int, split: str, least: int, spread: float) -> tuple[np.ndarray, np.ndarray, int]:
     """Picture uint8 [3, SIZE, SIZE], the characters' classes [SLOTS], the glyphs' height in px."""
     rng = np.random.default_rng((index, split == "test"))
     height = int(rng.integers(least, HEIGHTS[1] + 1))
@@ -48,7 +50,8 @@ def draw(index: int, split: str, least: int) -> tuple[np.ndarray, np.ndarray, in
     font = FONTS[name]
     # Capitals are about 0.7 em high.
     em, step, width = height / 0.7, 0.82 * height, height * 0.82 * SLOTS + height
-    x, y = rng.uniform(2, SIZE - width - 2), rng.uniform(4, SIZE - 2 * height - 4)
+    x = (SIZE - width) * (0.5 + spread * rng.uniform(-0.48, 0.48))
+    y = (SIZE - 2 * height) * (0.5 + spread * rng.uniform(-0.48, 0.48))
     light = int(rng.integers(190, 250))
     body = ",".join(str(v) for v in rng.integers(20, 200, 3))
     style = f'font-size="{em:.1f}" font-family="{font.family}" font-weight="{font.weight}"'
@@ -70,10 +73,10 @@ def draw(index: int, split: str, least: int) -> tuple[np.ndarray, np.ndarray, in
 
 
 def pictures(
-    start: int, count: int, split: str, least: int = HEIGHTS[0]
+    start: int, count: int, split: str, least: int = HEIGHTS[0], spread: float = 1.0
 ) -> tuple[Tensor, Tensor, list[int]]:
     """`count` pictures as uint8 [N,3,S,S], their classes [N, SLOTS] and glyph heights."""
-    drawn = (draw(index, split, least) for index in range(start, start + count))
+    drawn = (draw(index, split, least, spread) for index in range(start, start + count))
     pixels, classes, heights = zip(*drawn, strict=True)
     return torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.stack(classes)), list(heights)
 
@@ -101,11 +104,12 @@ def train(reader: Reader, seconds: float, cached: int, batch: int = 32) -> int:
     """Train for `seconds` of processor time, drawing included; returns the pictures seen."""
     optimizer = torch.optim.AdamW(reader.parameters(), lr=2e-3, betas=(0.9, 0.98))
     precision, began, seen = pick_precision("auto", CPU), time.process_time(), 0
-    cache: dict[tuple[int, int], tuple[Tensor, Tensor, list[int]]] = {}
+    cache: dict[tuple[int, float], tuple[Tensor, Tensor, list[int]]] = {}
     while (spent := (time.process_time() - began) / seconds) < 1:
-        key = (seen % cached, EASY if spent < 1 / 3 else HEIGHTS[0])
+        until, least, spread = next(phase for phase in PHASES if spent < phase[0])
+        key = (seen % cached, until)
         if key not in cache:
-            cache[key] = pictures(key[0], batch, "train", key[1])
+            cache[key] = pictures(key[0], batch, "train", least, spread)
         pixels, classes, _ = cache[key]
         for group in optimizer.param_groups:
             warm = min(1.0, seen / (100 * batch))
@@ -123,11 +127,11 @@ def train(reader: Reader, seconds: float, cached: int, batch: int = 32) -> int:
 
 
 @torch.inference_mode()
-def read(reader: Reader, count: int, split: str) -> list[dict[str, float]]:
+def read(reader: Reader, count: int, split: str, spread: float) -> list[dict[str, float]]:
     """Characters and whole plates right, per band of four pixels of glyph height."""
     bands: dict[int, list[Tensor]] = defaultdict(list)
     for start in range(0, count, 50):
-        pixels, classes, heights = pictures(10**6 + start, 50, split)
+        pixels, classes, heights = pictures(10**6 + start, 50, split, spread=spread)
         right = reader(pixels).argmax(-1) == classes
         for row, height in zip(right, heights, strict=True):
             bands[height // 4 * 4].append(row)
@@ -162,8 +166,12 @@ def main() -> None:
         "start": args.start,
         "pictures": seen,
     }
-    for name, split in (("seen_fonts", "train"), ("held_out_fonts", "test")):
-        report[name] = read(reader, args.count, split)
+    for name, split, spread in (
+        ("seen_fonts", "train", 1.0),
+        ("held_out_fonts", "test", 1.0),
+        ("in_the_middle", "test", 0.0),
+    ):
+        report[name] = read(reader, args.count, split, spread)
         for row in report[name]:
             print(
                 f"{name:15} {row['height']:.0f}-{row['height'] + 3:.0f} px  "
