@@ -158,7 +158,7 @@ class Trainer:
         finished = self.position.stage == len(self.stages)
         if not finished:
             say(f"stopped at step {self.position.total_step}; run the same command to go on")
-        reason = "finished" if finished else self._stop or "signal"
+        reason = "finished" if finished or self._stop is None else self._stop
         return Outcome(finished=finished, reason=reason, results=self.position.results)
 
     def _request_stop(self) -> None:
