@@ -130,11 +130,9 @@ def _write_parquet(folder: Path, split: Split, made: Iterable[Made]) -> None:
 
     `attributes` are JSON text, since tasks differ.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise UserError("--format parquet needs pyarrow; run `pip install pyarrow`") from error
+    import pyarrow as pa  # of the extra [train], which the other formats do without
+    import pyarrow.parquet as pq
+
     part = pa.struct([("type", pa.string()), ("text", pa.string())])
     schema = pa.schema([
         ("id", pa.string()), ("task", pa.string()), ("source", pa.string()),

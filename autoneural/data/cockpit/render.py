@@ -15,15 +15,12 @@ from PIL import Image
 
 from autoneural.data.cockpit.base import Scene, rng_for
 from autoneural.data.cockpit.fonts import font_file
-from autoneural.errors import UserError
 
 
 def rasterise(svg: str, size: int, fonts: tuple[str, ...] = ()) -> Image.Image:
     """An SVG document as an RGB image of `size` x `size`, with only the named fonts."""
-    try:
-        import resvg_py
-    except ImportError as error:
-        raise UserError("pictures need resvg_py; run `pip install resvg_py==0.5.0`") from error
+    import resvg_py  # of the extra [data], which reading rows does without
+
     png = resvg_py.svg_to_bytes(
         svg_string=svg,
         width=size,
