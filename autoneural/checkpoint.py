@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
-from autoneural.files import replace_folder, write_text
+from autoneural.files import SHIPPED, expand, replace_folder, write_text
 
 CONFIG, WEIGHTS, RECIPE, ENCODINGS = (
     "config.json",
@@ -34,7 +34,6 @@ CONFIG, WEIGHTS, RECIPE, ENCODINGS = (
 )
 TOKENIZER_FILES = ("tokenizer.json", "chat_template.jinja")
 _KNOWN = {CONFIG, WEIGHTS, RECIPE, ENCODINGS, *TOKENIZER_FILES, "README.md", ".gitattributes"}
-SHIPPED = Path(__file__).resolve().parent.parent / "models"
 _TIED = "language_model.lm_head.weight"
 
 
@@ -49,7 +48,7 @@ class Checkpoint(NamedTuple):
 
 def find_checkpoint(name: str | Path) -> Path:
     """The folder called `name`: a path, or `models/<name>` of the clone this runs in."""
-    path = Path(name)
+    path = expand(name)
     if path.is_dir():
         return path
     shipped = SHIPPED / path

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all.
+"""Where things lie, and files and folders that appear whole or not at all.
 
 Everything is written beside its final place and renamed. Over an earlier folder this takes two
 renames: for an instant there is none, and if the second fails the earlier one comes back.
@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from autoneural.errors import UserError
+
+SHIPPED = Path(__file__).resolve().parent.parent / "models"
+"""Checkpoints of the clone this runs in; absent where only the package is installed."""
 
 
 @contextmanager

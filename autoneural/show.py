@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 from autoneural.bundle import EMBEDDED, Bundle
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
-from autoneural.files import expand
+from autoneural.files import SHIPPED, expand
 from autoneural.manifest import MANIFEST
 
 
@@ -27,8 +26,8 @@ def is_checkpoint(name: str) -> bool:
     folder = expand(name)
     if folder.is_dir():
         return (folder / "config.json").is_file() and not (folder / MANIFEST).is_file()
-    shipped = Path(__file__).resolve().parent.parent / "models" / name / "config.json"
-    return not (EMBEDDED / name / MANIFEST).is_file() and shipped.is_file()
+    shipped = (SHIPPED / name / "config.json").is_file()
+    return shipped and not (EMBEDDED / name / MANIFEST).is_file()
 
 
 def _bundle(bundle: Bundle) -> dict[str, Any]:

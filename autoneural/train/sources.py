@@ -68,7 +68,9 @@ def derive_source(source: Source, form: Form, words: Words, tasks: Sequence[str]
     """
     if form not in FORMS:
         raise UserError(f"source {source.name}: form {form!r} is not one of {', '.join(FORMS)}")
-    indices = [index for index in range(len(source.rows)) if _fits(source.rows[index], form, tasks)]
+    indices = list(range(len(source.rows)))
+    if form != "chat" or tasks:
+        indices = [index for index in indices if _fits(source.rows[index], form, tasks)]
     if form == "pair":
         sizes = Counter(source.rows[index]["task"] for index in indices)
         indices = [index for index in indices if sizes[source.rows[index]["task"]] > 1]
@@ -119,5 +121,6 @@ def _fits(row: Mapping[str, Any], form: Form, tasks: Sequence[str]) -> bool:
         return False
     if form == "chat":
         return True
-    pictures = sum(1 for _ in image_parts(normalise_messages(row["messages"])))
-    return bool(row.get("attributes") and row.get("task")) and pictures == 1
+    if not (row.get("attributes") and row.get("task")):
+        return False
+    return sum(1 for _ in image_parts(normalise_messages(row["messages"]))) == 1
