@@ -347,16 +347,24 @@ def _set_mask_ranges(
     return mask_value
 
 
+def parse_encoding(path: str, values: Mapping[str, Any]) -> Encoding:
+    """One entry of encodings.json. Raises UserError naming `path` when it is not one."""
+    try:
+        return Encoding(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"encodings.json: {path}: {error}") from error
+
+
 def apply_encodings(model: nn.Module, activations: Mapping[str, Mapping[str, Any]]) -> None:
     """Round the outputs of the named modules from now on, attaching quantisers where missing.
 
     Raises UserError when the model has no module of that path.
     """
     for path, values in activations.items():
+        encoding = parse_encoding(path, values)
         try:
-            encoding = Encoding(**values)
             module = model.get_submodule(path)
-        except (AttributeError, TypeError) as error:
+        except AttributeError as error:
             raise UserError(f"encodings.json: {path}: {error}") from error
         quantizer = dict(module.named_children()).get(_OUTPUT)
         if not isinstance(quantizer, OutputQuantizer):

@@ -33,6 +33,7 @@ from autoneural.compress.fake_quant import (
     apply_encodings,
     freeze,
     output_quantizers,
+    parse_encoding,
     quantize,
     round_weights,
     weight_quantizers,
@@ -218,13 +219,8 @@ def integer_weights(checkpoint: Checkpoint) -> dict[str, IntegerWeight]:
 
 def activation_encodings(checkpoint: Checkpoint) -> dict[str, Encoding]:
     """Module path -> encoding of its output, of a quantised checkpoint."""
-    found = {}
-    for path, values in _encodings(checkpoint)["activations"].items():
-        try:
-            found[path] = Encoding(**values)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"encodings.json: {path}: {error}") from error
-    return found
+    activations = _encodings(checkpoint)["activations"]
+    return {path: parse_encoding(path, values) for path, values in activations.items()}
 
 
 def load_quantized(name: str | Path, *, activations: bool = True) -> VLM:
