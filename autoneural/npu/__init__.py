@@ -1,0 +1,1 @@
+"""From integer graphs to Qualcomm context binaries, and what the emulator says of them."""
