@@ -25,6 +25,7 @@ from autoneural.data.tokenizer import Tokenizer, train_tokenizer
 from autoneural.export.graphs import GraphKey, TorchGraph, build_graph
 from autoneural.export.onnx import WeightFile, export_graph, save_model
 from autoneural.model.vlm import VLM
+from autoneural.runtime.qnn import Wheel, find_wheel
 
 CONTEXT = 128
 WIDTHS = (1, 8, 32)
@@ -51,6 +52,15 @@ def _let_torchvision_import() -> None:
 
 
 _let_torchvision_import()
+
+
+@pytest.fixture(scope="session")
+def qnn_wheel() -> Wheel:
+    """Qualcomm's compiler and emulator; tests that ask for it are skipped where it is missing."""
+    wheel = find_wheel()
+    if wheel is None:
+        pytest.skip("onnxruntime-qnn is not installed (it exists for Linux x86-64 only)")
+    return wheel
 
 
 @dataclass(frozen=True)
