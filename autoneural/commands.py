@@ -118,8 +118,11 @@ def export(args: argparse.Namespace) -> None:
     """Checkpoint to bundle."""
     from autoneural.export.bundle import ExportOptions, build_bundle
 
-    width = min(ExportOptions.prefill_width, args.context)
-    options = ExportOptions(context=args.context, prefill_width=width)
+    options = ExportOptions(
+        context=args.context,
+        prefill_width=min(ExportOptions.prefill_width, args.context),
+        verify_width=min(ExportOptions.verify_width, args.context),
+    )
     build_bundle(args.checkpoint, args.output, args.targets, options)
 
 

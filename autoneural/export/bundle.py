@@ -5,7 +5,7 @@ cpu     fp32 activations, packed weights         from a quantised checkpoint
 qdq     integers throughout, as an NPU compiles  from a quantised checkpoint
 
 manifest.json  tokenizer.json  chat_template.jinja
-<target>/{vision,prefill,decode,head}.onnx  vision.data  language.data  embedding.bin
+<target>/{vision,prefill,verify,decode,head}.onnx  vision.data  language.data  embedding.bin
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _EMBEDDING = "language_model.model.embed_tokens"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Positions of the sequence, and tokens per prefill step (at most the context).
+    """Positions of the sequence; tokens per prefill step and per verify step (chains of drafts).
 
     `accuracy_level` of MatMulNBits: 0 or 1 keeps fp32 activations, 4 rounds them to int8. `verify`
     runs each graph once against PyTorch and reports the SQNR.
@@ -66,6 +66,7 @@ class ExportOptions:
 
     context: int = 1024
     prefill_width: int = 128
+    verify_width: int = 8
     accuracy_level: int = 0
     verify: bool = True
 
@@ -99,9 +100,10 @@ def build_bundle(
     refuse_foreign(out)
     source = _load(checkpoint, targets)
     limit = source.model.config.text.max_position_embeddings
-    if not 0 < options.prefill_width <= options.context <= limit:
+    widths = (options.prefill_width, options.verify_width)
+    if not 0 < min(widths) <= max(widths) <= options.context <= limit:
         raise UserError(
-            f"context {options.context}, prefill width {options.prefill_width}: "
+            f"context {options.context}, widths {widths}: "
             f"need 0 < width <= context <= {limit}, the model's positions"
         )
     with replace_folder(out) as stage:
@@ -152,7 +154,8 @@ def _export_target(
     if target == "qdq" and options.verify:
         reference = load_quantized(source.folder)
     graphs = []
-    for key in graph_keys(source.model, options.context, options.prefill_width):
+    keys = graph_keys(source.model, options.context, options.prefill_width, options.verify_width)
+    for key in keys:
         weights = files["vision" if key.role == "vision" else "language"]
         path = stage / target / f"{key.name}.onnx"
         encodings, tensors = _export_one(path, key, target, source, options, weights)

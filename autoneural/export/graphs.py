@@ -61,12 +61,13 @@ class TorchGraph:
     outputs: tuple[str, ...]
 
 
-def graph_keys(vlm: VLM, context: int, prefill_width: int) -> list[GraphKey]:
-    """The graphs of a bundle: vision, prefill, decode, head."""
+def graph_keys(vlm: VLM, context: int, prefill_width: int, verify_width: int) -> list[GraphKey]:
+    """The graphs of a bundle: vision, prefill, verify, decode, head."""
     image_size = vlm.config.vision.image_size
     return [
         GraphKey(role="vision", image_size=image_size),
         GraphKey(role="prefill", width=prefill_width, context=context),
+        GraphKey(role="verify", width=verify_width, context=context),
         GraphKey(role="decode", width=1, context=context),
         GraphKey(role="head", width=1),
     ]

@@ -33,7 +33,9 @@ def checkpoint(
 
 def build(checkpoint: Path, out: Path, *targets: str, **options: int) -> tuple[Bundle, list[str]]:
     lines: list[str] = []
-    chosen = ExportOptions(**{"context": CONTEXT, "prefill_width": WIDTH, **options})
+    chosen = ExportOptions(
+        **{"context": CONTEXT, "prefill_width": WIDTH, "verify_width": 4, **options}
+    )
     return build_bundle(checkpoint, out, targets, chosen, progress=lines.append), lines
 
 
@@ -50,7 +52,8 @@ def bundle(built: tuple[Bundle, list[str]]) -> Bundle:
 def test_all_targets_in_one_verified_bundle(built: tuple[Bundle, list[str]]):
     bundle, lines = built
     assert list(bundle.targets) == ["cpu", "qdq", "float"]
-    assert [g.role for g in bundle.target("qdq").graphs] == ["vision", "prefill", "decode", "head"]
+    roles = [(g.role, g.width) for g in bundle.target("qdq").graphs]
+    assert roles == [("vision", 0), ("prefill", 8), ("verify", 4), ("decode", 1), ("head", 1)]
     assert bundle.target("qdq").precision == {
         "vision": "w8a16",
         "language": "w4a16",
@@ -63,7 +66,7 @@ def test_all_targets_in_one_verified_bundle(built: tuple[Bundle, list[str]]):
         ("conv", "past_conv.0", "conv_window.0"),
         ("attention", "past_key_values.1", "present.1"),
     ]
-    assert sum("SQNR" in line for line in lines) == 12
+    assert sum("SQNR" in line for line in lines) == 15
     assert [p.name for p in bundle.folder.parent.iterdir()] == ["out"]
 
 
@@ -125,6 +128,7 @@ def test_a_float_checkpoint_makes_float_graphs_only(
         ((), {}, "choose from"),
         (("qdq",), {"context": 128}, "<= 64, the model's positions"),
         (("qdq",), {"prefill_width": 32}, "need 0 < width <= context"),
+        (("qdq",), {"verify_width": 0}, "need 0 < width <= context"),
     ],
 )
 def test_bad_requests_are_one_line(

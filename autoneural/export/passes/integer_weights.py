@@ -3,6 +3,8 @@
     MatMul  w [K, N]   per column,  axis 1        Conv, Gemm  w [N, ...]  per row, axis 0
     bias    int32,     scale = input scale * weight scale, so it adds straight to the accumulator
     norm    int16,     one scale                  other float constants: uint16, one scale
+    Mul by a frozen vector: the same integers as uint16 around 32768, because HTP takes both sides of
+    an elementwise operator in one type and runs it in floating point otherwise, without a word
 
 Nothing is rounded twice: the integers and scales are those the compression froze. The zero points
 are written out although they are zero: without one, onnxruntime-qnn 2.7.0 compiles an INT4 weight
@@ -28,6 +30,8 @@ _LINEAR = ("MatMul", "Gemm", "Conv")
 _PARAMETERS = ("weight", "gamma")
 _DTYPE = {4: ml_dtypes.int4, 8: np.int8, 16: np.int16}
 _BIAS = 2
+_ELEMENTWISE = ("Mul", "Add", "Sub", "Div")
+_MIDDLE = 1 << 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +141,12 @@ def _oriented(node: ir.Node, frozen: IntegerWeight, value: ir.Value) -> _Constan
         raise ValueError(
             f"{weight_name(node)}: frozen {integers.shape}, but the graph reads {shape}"
         )
+    scale = np.asarray(frozen.scale, np.float32)
+    if node.op_type in _ELEMENTWISE and frozen.bits == 16:
+        unsigned = (integers.astype(np.int32) + _MIDDLE).astype(np.uint16)
+        return _Constant(integers=unsigned, scale=scale, zero_point=_MIDDLE)
     array = np.ascontiguousarray(integers).astype(_DTYPE[frozen.bits])
-    return _Constant(integers=array, scale=np.asarray(frozen.scale, np.float32), axis=axis)
+    return _Constant(integers=array, scale=scale, axis=axis)
 
 
 def _as_uint16(value: ir.Value) -> _Constant:

@@ -65,6 +65,18 @@ def test_the_graph_computes_with_the_frozen_integers():
     np.testing.assert_allclose(session.run(None, {"x": x})[0], expected * 0.25, atol=1e-5)
 
 
+def test_a_frozen_vector_meets_the_activations_of_a_product_in_their_own_type():
+    model = parse()
+    frozen = IntegerWeight(
+        values=np.array(-5, np.int16), scale=np.array(0.125, np.float32), bits=16
+    )
+    IntegerWeights({**WEIGHTS, "scale": frozen}, ENCODINGS)(model)
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in ir.to_proto(model).graph.initializer}
+    integers, zero_point = tensors["y.1.int"], tensors["y.1.zero_point"]
+    assert integers.dtype == zero_point.dtype == np.uint16
+    assert (int(integers) - int(zero_point)) * float(tensors["y.1.scale"]) == -0.625
+
+
 def test_weight_only_leaves_biases_and_scalars_in_float():
     model = parse()
     IntegerWeights(WEIGHTS, None)(model)
