@@ -1,0 +1,74 @@
+"""Why a layer of the emulator parts from the QDQ reference: one line, or None where it does not.
+
+Judged from the differences alone [..., channels], in steps of the output's grid, with what
+`target/htp.py` knows of the matrix engine. Likely, not proved.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoneural.npu.certificate import LayerCheck
+from autoneural.npu.taps import Layer
+
+_AGREES_DB = 60.0
+_UNFILLED = 1 / 16
+_LUT = ("Gelu", "Sigmoid", "Tanh", "Softmax", "Exp", "RMSNormalization", "LayerNormalization")
+
+
+def likely_cause(
+    check: LayerCheck, layer: Layer, steps: NDArray[np.int64], *, on_engine: bool, htp: int
+) -> str | None:
+    """`steps`: emulator minus reference; convolutions have channels on axis 2 (run, batch, C)."""
+    if check.sqnr_qdq_db is None or check.sqnr_qdq_db >= _AGREES_DB or not steps.any():
+        return None
+    found = _engine_cause(layer, steps, htp) if on_engine else _other_cause(layer, steps)
+    if check.fill is not None and check.fill < _UNFILLED:
+        found += f"; output range not filled ({check.fill:.1%} of its grid is used)"
+    return found
+
+
+def _engine_cause(layer: Layer, steps: NDArray[np.int64], htp: int) -> str:
+    if layer.weight_bits is None:
+        return "the compiler rounds the second operand to 8 bits: give it 8 bits in the recipe"
+    constant, rest = _per_channel(steps, layer)
+    if constant > 2 * rest and htp < 73:
+        return (
+            f"per-channel offset ({constant:.1f} steps rms): v{htp} rounds the multiplier to 11 "
+            "bits; snap the weight scales, or fill the output range"
+        )
+    share, channel = _outlier(steps, layer)
+    if share > 0.5:
+        return f"channel {channel} holds {share:.0%} of the error: an outlier channel"
+    return (
+        f"the lower byte of the sum is cut off ({rest:.1f} steps rms): fill the input range, or "
+        f"give the weights more than {layer.weight_bits} bits"
+    )
+
+
+def _other_cause(layer: Layer, steps: NDArray[np.int64]) -> str:
+    if np.abs(steps).max() > 1 << 12:
+        return "values differ by large amounts: look for a layout, or scales that should be tied"
+    if layer.op in _LUT:
+        return f"{layer.op} is approximated by the chip ({np.abs(steps).max()} steps at most)"
+    return "rounding of the operator on the chip"
+
+
+def _per_channel(steps: NDArray[np.int64], layer: Layer) -> tuple[float, float]:
+    """rms of what is constant in a channel, and of the rest."""
+    rows = _rows(steps, layer).astype(np.float64)
+    mean = rows.mean(0)
+    return float(np.sqrt((mean**2).mean())), float(np.sqrt(((rows - mean) ** 2).mean()))
+
+
+def _outlier(steps: NDArray[np.int64], layer: Layer) -> tuple[float, int]:
+    """The channel with the most error, and its share."""
+    power = np.square(_rows(steps, layer), dtype=np.float64).sum(0)
+    channel = int(power.argmax())
+    return float(power[channel] / max(power.sum(), 1e-30)), channel
+
+
+def _rows(steps: NDArray[np.int64], layer: Layer) -> NDArray[np.int64]:
+    moved = np.moveaxis(steps, 2, -1) if layer.op == "Conv" else steps
+    return moved.reshape(-1, moved.shape[-1])

@@ -1,0 +1,97 @@
+"""Real inputs of every graph: one conversation, run through the qdq graphs on the CPU.
+
+The prompt is fed in steps of every width there is (verify first, then single rows, then prefill),
+so that each graph sees rows that are all real and a past that is not empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from autoneural.bundle import Bundle
+from autoneural.data.messages import Message
+from autoneural.data.processor import Processor
+from autoneural.data.tokenizer import Tokenizer
+from autoneural.manifest import GraphSpec
+from autoneural.runtime.chain import Arrays, Graph
+from autoneural.runtime.decoder import Decoder
+from autoneural.runtime.devices import place
+from autoneural.runtime.images import ImageEncoder
+from autoneural.runtime.session import TargetSessions, load_embedding
+
+_INTEGERS = "qdq"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trace:
+    """The integer inputs of one execution of a graph."""
+
+    spec: GraphSpec
+    feeds: Mapping[str, np.ndarray]
+
+    @property
+    def graph(self) -> str:
+        """Role of the graph: unique among those of a bundle's qdq target."""
+        return self.spec.role
+
+
+class _Recorded:
+    """A graph that keeps the inputs of every run."""
+
+    def __init__(self, graph: Graph, log: list[Trace]) -> None:
+        self.spec, self.inputs, self.outputs = graph.spec, graph.inputs, graph.outputs
+        self._graph, self._log = graph, log
+
+    @property
+    def parts(self) -> tuple[Graph, ...]:
+        return self._graph.parts
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        kept = {name: np.array(value) for name, value in feeds.items()}
+        self._log.append(Trace(spec=self.spec, feeds=kept))
+        return self._graph.run(feeds)
+
+    def nodes_per_provider(self) -> dict[str, int]:
+        return self._graph.nodes_per_provider()
+
+
+def trace(bundle: Bundle, conversations: Sequence[Sequence[Message]]) -> list[Trace]:
+    """One trace per graph and conversation (vision: per picture), in the order they ran.
+
+    Raises UserError when the bundle has no qdq target.
+    """
+    log: list[Trace] = []
+    sessions = TargetSessions.load(bundle, place(bundle, _INTEGERS))
+    watched: Any = replace(
+        sessions,
+        vision=_Recorded(sessions.vision, log),
+        head=_Recorded(sessions.head, log),
+        decoders=tuple(_Recorded(graph, log) for graph in sessions.decoders),
+    )
+    spec = bundle.processor
+    tokenizer = Tokenizer.load(bundle.folder)
+    processor = Processor(tokenizer, spec.image_size, spec.tokens_per_image, spec.resize)
+    embedding, encoder = load_embedding(bundle, sessions), ImageEncoder(watched.vision)
+    for messages in conversations:
+        inputs = processor(messages)
+        rows = np.asarray(embedding[inputs.input_ids])
+        features = encoder(inputs.pixel_values).features
+        if features:
+            rows[inputs.input_ids == tokenizer.image_id] = np.concatenate(features)
+        _feed(Decoder(bundle, watched), rows, sorted(d.spec.width for d in sessions.decoders))
+    return log
+
+
+def _feed(decoder: Decoder, rows: np.ndarray, widths: Sequence[int]) -> None:
+    """A step of each width, single rows second so that they have a past, the widest last."""
+    order = [*widths[1:-1], widths[0], widths[-1]] if len(widths) > 1 else widths
+    hidden = rows[:0]
+    for width in order:
+        chunk, rows = rows[:width], rows[width:]
+        if len(chunk):
+            hidden = decoder.step(chunk, range(len(chunk)))
+    decoder.logits(hidden)
