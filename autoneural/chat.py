@@ -175,7 +175,7 @@ class Chat:
 
     def run(self) -> None:
         """Read lines until /exit or the end of the input."""
-        self._say(f"{self._engine.bundle.name} ({self._engine.target}). /help for help.")
+        self._say(f"{self._engine.bundle.name} ({self._engine.placement.label}). /help for help.")
         for line in self._lines():
             try:
                 if line in ("/exit", "/quit", "/bye"):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from autoneural import __version__, commands
+from autoneural import __version__, commands, commands_npu
 from autoneural.errors import UserError
 
 PROG = "autoneural"
@@ -98,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     show = _command(verbs, "show", commands.show, "what a checkpoint or a bundle is and holds")
     show.add_argument("path", metavar="CHECKPOINT|BUNDLE", help="folder or name")
     show.add_argument("--json", action="store_true", help="print the facts as JSON")
+    _add_doctor(verbs)
     _command(verbs, "version", commands.version, "versions of what answers depend on")
     return parser
 
@@ -202,6 +203,7 @@ def _add_eval(verbs: argparse._SubParsersAction) -> None:
         choices=("cpu", "qdq", "float", "torch"),
         help="graphs of a bundle (default cpu), or torch: the checkpoint itself in PyTorch",
     )
+    _add_device(add)
     add.add_argument(
         "--tasks",
         nargs="+",
@@ -230,6 +232,15 @@ def _add_compare(verbs: argparse._SubParsersAction) -> None:
     add.add_argument("--json", action="store_true")
 
 
+def _add_doctor(verbs: argparse._SubParsersAction) -> None:
+    add = _command(
+        verbs, "doctor", commands_npu.doctor, "what can run here, what runs where, and why not"
+    )
+    _add_bundle(add)
+    add.add_argument("--chip", metavar="NAME", help="which one to emulate (default SA8295P)")
+    add.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
 def _add_bundle(parser: argparse.ArgumentParser, metavar: str = "BUNDLE") -> None:
     parser.add_argument(
         "bundle", nargs="?", metavar=metavar, help="folder or name (default: the embedded bundle)"
@@ -237,7 +248,28 @@ def _add_bundle(parser: argparse.ArgumentParser, metavar: str = "BUNDLE") -> Non
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", choices=("cpu", "qdq", "float"), default="cpu")
+    parser.add_argument(
+        "--target",
+        choices=("cpu", "qdq", "float"),
+        help="graphs of the bundle: default cpu; the NPU and its emulator take qdq",
+    )
+    _add_device(parser)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_argument_group("where it runs")
+    where.add_argument(
+        "--device",
+        choices=("cpu", "npu", "auto", "htp-emulator"),
+        help="cpu (default); npu of this machine (untested on hardware); auto: npu, else cpu; "
+        "htp-emulator: compiled for a chip and emulated, slowly (Linux x86-64)",
+    )
+    where.add_argument("--chip", metavar="NAME", help="which one to emulate (SA8295P), or to be on")
+    where.add_argument(
+        "--require-npu",
+        action="store_true",
+        help="fail unless every graph runs whole on an NPU (implies --device npu)",
+    )
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:

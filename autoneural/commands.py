@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from autoneural.bench.quality import Answerer
+    from autoneural.runtime import Engine
 
 STOPPED = 3
 # By path: the bare name could be a folder of the one who runs the command.
@@ -129,7 +130,7 @@ def export(args: argparse.Namespace) -> None:
 def infer(args: argparse.Namespace) -> None:
     """One answer with -p, a chat without."""
     from autoneural.chat import Chat, Settings, run_once
-    from autoneural.runtime import Engine, Sampling
+    from autoneural.runtime import Sampling
 
     if args.prompt is None and args.json:
         raise UserError("--json prints one answer: give the question with -p")
@@ -148,7 +149,7 @@ def infer(args: argparse.Namespace) -> None:
         stop=tuple(args.stop),
     )
     images = [expand(name) for name in args.image]
-    engine = Engine(args.bundle or EMBEDDED_BUNDLE, args.target)
+    engine = _engine(args)
     if args.prompt is not None:
         run_once(engine, args.prompt, images, settings, as_json=args.json)
         return
@@ -161,7 +162,7 @@ def demo(args: argparse.Namespace) -> None:
     """The example pictures that come with the package."""
     from autoneural.demo import run_demo
 
-    run_demo(args.bundle or EMBEDDED_BUNDLE, args.target)
+    run_demo(_engine(args))
 
 
 def show(args: argparse.Namespace) -> None:
@@ -194,7 +195,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.records and not args.records.parent.is_dir():
         # Said now, not after an hour of questions.
         raise UserError(f"--records {args.records}: there is no folder {args.records.parent}")
-    answerer = _answerer(args.bundle, args.target)
+    answerer = _answerer(args)
     with _progress("pictures", None) as advance:
         tasks = held_out(args.tasks, args.n, args.seed, args.split, advance)
     passes = 1 if args.no_blind else 2
@@ -225,19 +226,39 @@ def compare(args: argparse.Namespace) -> None:
         print_difference(result, str(args.a), str(args.b), Console())
 
 
-def _answerer(name: str | None, target: str | None) -> Answerer:
-    """The engine of a bundle, or the model of a checkpoint: by `target`, else by what `name` is."""
+def _answerer(args: argparse.Namespace) -> Answerer:
+    """The engine of a bundle, or the model of a checkpoint: by --target, else by what is named."""
+    name, target = args.bundle, args.target
     checkpoint = name is not None and is_checkpoint(name)
     if checkpoint and target not in (None, "torch"):
         raise UserError(f"{name} is a checkpoint: --target {target} needs a bundle (see export)")
-    if checkpoint or target == "torch":
-        from autoneural.bench.answer_checkpoint import load_answerer
+    if not checkpoint and target != "torch":
+        from autoneural.bench.answer_bundle import EngineAnswerer
 
-        return load_answerer(name or DEFAULT_BUNDLE)
-    from autoneural.bench.answer_bundle import EngineAnswerer
-    from autoneural.runtime.engine import Engine
+        return EngineAnswerer(_engine(args))
+    if args.device not in (None, "cpu") or args.chip or args.require_npu:
+        raise UserError("a checkpoint runs in PyTorch; an NPU or its emulator needs a bundle")
+    from autoneural.bench.answer_checkpoint import load_answerer
 
-    return EngineAnswerer(Engine(name or EMBEDDED_BUNDLE, target or "cpu"))
+    return load_answerer(name or DEFAULT_BUNDLE)
+
+
+def _engine(args: argparse.Namespace) -> Engine:
+    """The engine on the device that is asked for; what was chosen unasked is said on stderr."""
+    from autoneural.runtime import Engine
+
+    engine = Engine(
+        args.bundle or EMBEDDED_BUNDLE,
+        args.target,
+        device=args.device or ("npu" if args.require_npu else "cpu"),
+        chip=args.chip,
+        require_npu=args.require_npu,
+    )
+    if args.device == "auto":
+        print(f"device {engine.placement.device}: {engine.placement.why}", file=sys.stderr)
+    if beside := engine.nodes_beside_npu():
+        print(f"{beside} nodes run on the CPU beside the NPU; see `doctor`", file=sys.stderr)
+    return engine
 
 
 def _print_json(value: Any) -> None:

@@ -56,17 +56,21 @@ def _case(folder: Path, case: dict[str, Any]) -> DemoCase:
 
 
 def run_demo(
-    bundle: Bundle | str | Path = DEFAULT_BUNDLE,
-    target: str = "cpu",
+    bundle: Engine | Bundle | str | Path = DEFAULT_BUNDLE,
+    target: str | None = None,
     *,
     folder: Path = EXAMPLES,
     console: Console | None = None,
 ) -> int:
-    """Answer all example questions; returns how many came out as expected."""
+    """Answer all example questions, by an engine or the engine of a bundle's target.
+
+    Returns how many came out as expected.
+    """
     console = console or Console(highlight=False)
     cases = load_demo(folder)
-    engine = Engine(bundle, target)
-    console.print(f"[bold]{escape(engine.bundle.name)}[/] on target {engine.target}")
+    engine = bundle if isinstance(bundle, Engine) else Engine(bundle, target)
+    label = engine.placement.label
+    console.print(f"[bold]{escape(engine.bundle.name)}[/] on target {escape(label)}")
     right = sum(_answer(engine, case, console) for case in cases)
     console.print(f"\n{right} of {sum(len(case.turns) for case in cases)} as expected")
     return right

@@ -6,6 +6,8 @@ other way; and because a context binary is only proved when another process relo
     compile   graphs [{"name", "file", "feeds"?, "outputs"?}] -> NAME.onnx + *.bin in "out"
     run       graphs [{"name", "file", "feeds", "outputs"}]   -> what they compute
     explain   graphs [{"name", "file"}]                       -> which nodes are refused, and why
+    devices                                                   -> what the provider offers here
+    assign    graphs [{"name", "file"}]                       -> nodes per provider, CPU allowed
 
 `feeds` and `outputs` are .npz files of arrays by name; with a leading axis "runs" in every array
 where "runs" is given. Run by `run_job` as `python -m autoneural.npu.worker JOB.json`.
@@ -102,7 +104,9 @@ def main(argv: list[str]) -> int:
     """Child side: read the job, do it, write the result beside it."""
     file = Path(argv[1])
     job = json.loads(file.read_text(encoding="utf-8"))
-    result = {"compile": _compile, "run": _run, "explain": _explain}[job["do"]](job)
+    jobs = {"compile": _compile, "run": _run, "explain": _explain}
+    jobs |= {"devices": _devices, "assign": _assign}
+    result = jobs[job["do"]](job)
     result["peak_rss_gb"] = _peak_rss_gb()
     file.with_suffix(".result.json").write_text(json.dumps(result), encoding="utf-8")
     return 0
@@ -186,7 +190,45 @@ def _answer(session: Any, graph: Mapping[str, Any]) -> None:
     np.savez(graph["outputs"], **dict(zip(names, arrays, strict=True)))
 
 
+def _devices(job: Job) -> dict[str, Any]:
+    from autoneural.runtime.devices import find_npu, machine_chip
+    from autoneural.runtime.qnn import provider_devices, require_wheel
+
+    wheel = require_wheel()
+    devices = [
+        {"vendor": d.ep_vendor, "type": d.device.type.name, "hardware": d.device.vendor}
+        for d in provider_devices(wheel)
+    ]
+    (npu, why), chip = find_npu(), machine_chip()
+    return {
+        "compiler": wheel.compiler,
+        "library": str(wheel.library),
+        "devices": devices,
+        "npu": {"found": npu, "why": why, "chip": chip.name if chip else None},
+    }
+
+
+def _assign(job: Job) -> dict[str, Any]:
+    from autoneural.runtime.qnn import nodes_by_provider, open_session, require_wheel
+    from autoneural.runtime.qnn import session_options as qnn_options
+
+    rows = []
+    for graph in job["graphs"]:
+        options = qnn_options(require_wheel(), job["soc_model"], allow_cpu=True)
+        try:
+            session = open_session(Path(graph["file"]), options)
+        # ONNX Runtime's exceptions share no base class below Exception.
+        except Exception as error:
+            rows.append({"name": graph["name"], "error": str(error).split("\n", 1)[0]})
+            continue
+        nodes = {provider: len(names) for provider, names in nodes_by_provider(session).items()}
+        rows.append({"name": graph["name"], "nodes": nodes})
+    return {"graphs": rows}
+
+
 def _peak_rss_gb() -> float:
+    if sys.platform == "win32":
+        return 0.0  # not told by Python's library there
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -13,7 +13,8 @@ import numpy as np
 
 from autoneural.bundle import Bundle
 from autoneural.config import TextConfig
-from autoneural.runtime.session import Arrays, GraphSession, TargetSessions, decode, encode
+from autoneural.runtime.chain import Arrays, Graph
+from autoneural.runtime.session import TargetSessions, decode, encode
 from autoneural.runtime.state import DecoderState
 
 
@@ -70,7 +71,7 @@ class Decoder:
         head = self._sessions.head
         return decode(head.run({"hidden_states": hidden})["logits"], head.outputs["logits"])[0, 0]
 
-    def _feeds(self, session: GraphSession, rows: np.ndarray) -> Arrays:
+    def _feeds(self, session: Graph, rows: np.ndarray) -> Arrays:
         width, n, start = session.spec.width, len(rows), self.position
         spec = session.inputs["inputs_embeds"]
         embeds = np.full(spec.shape, spec.zero_point, spec.dtype)

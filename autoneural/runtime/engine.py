@@ -20,7 +20,9 @@ from autoneural.data.processor import ModelInputs, Processor
 from autoneural.data.tokenizer import Tokenizer
 from autoneural.errors import UserError
 from autoneural.runtime.decoder import Decoder
+from autoneural.runtime.devices import place
 from autoneural.runtime.images import EncodedImages, ImageEncoder
+from autoneural.runtime.qnn import PROVIDER
 from autoneural.runtime.sampling import Sampler, Sampling
 from autoneural.runtime.session import TargetSessions, load_embedding
 from autoneural.runtime.stream import TextStream
@@ -117,17 +119,30 @@ class Engine:
     """
 
     def __init__(
-        self, bundle: Bundle | str | Path, target: str = "cpu", *, threads: int | None = None
+        self,
+        bundle: Bundle | str | Path,
+        target: str | None = None,
+        *,
+        device: str = "cpu",
+        chip: str | None = None,
+        require_npu: bool = False,
+        threads: int | None = None,
     ) -> None:
-        """`bundle` may be a folder or an embedded name; `threads` defaults to physical cores."""
+        """`bundle` may be a folder or an embedded name; `threads` defaults to physical cores.
+
+        `device` is one of `devices.DEVICES`; without a `target` it takes its own (cpu: `cpu`). The
+        emulator is for the chip named, SA8295P unless told, and runs the `qdq` graphs, compiled in
+        memory, unshared: it refuses binaries that share weights. Seconds per answer, not for use.
+        """
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        self.target = target
+        self.placement = place(self.bundle, target, device, chip, require_npu=require_npu)
+        self.target = self.placement.target
         self.tokenizer = Tokenizer.load(self.bundle.folder)
         spec = self.bundle.processor
         self.processor = Processor(
             self.tokenizer, spec.image_size, spec.tokens_per_image, spec.resize
         )
-        self._sessions = TargetSessions.load(self.bundle, target, threads)
+        self._sessions = TargetSessions.load(self.bundle, self.placement, threads)
         self._embedding = load_embedding(self.bundle, self._sessions)
         self._encoder = ImageEncoder(self._sessions.vision)
         self._decoder = Decoder(self.bundle, self._sessions)
@@ -141,9 +156,14 @@ class Engine:
         """Forget the last conversation; the next prompt is computed from its first token."""
         self._decoder.reset()
 
-    def provider_report(self) -> list[dict[str, object]]:
-        """Per graph: role, width, file, and its nodes per execution provider."""
+    def provider_report(self) -> list[dict[str, Any]]:
+        """Per graph or part: role, part, width, file, device, and its nodes per provider."""
         return self._sessions.provider_report()
+
+    def nodes_beside_npu(self) -> int:
+        """How many nodes fell to the CPU although an NPU was chosen."""
+        rows = [row["nodes"] for row in self.provider_report() if row["device"] == "npu"]
+        return sum(n for nodes in rows for provider, n in nodes.items() if provider != PROVIDER)
 
     def generate(
         self,
@@ -172,6 +192,21 @@ class Engine:
         )
         return Generation(self, prompt)
 
+    def logits(self, messages: Sequence[Message], answer: Sequence[int] = ()) -> np.ndarray:
+        """Logits [V] of the next token, after the prompt and the first tokens of an answer."""
+        inputs = self.processor(messages)
+        prompt = _Prompt(
+            inputs=inputs,
+            sampling=Sampling(),
+            max_tokens=self._room(inputs),
+            stop=(),
+            started=time.perf_counter(),
+        )
+        logits = self._prefill(prompt, Timings())
+        for token in answer:
+            logits = self._decode(token)
+        return logits
+
     def _room(self, inputs: ModelInputs) -> int:
         """Tokens left for the answer, at least 1."""
         tokens, images = len(inputs.input_ids), len(inputs.pixel_values)
@@ -195,8 +230,8 @@ class Engine:
         """What stands at each position: a token id, or the hash of the picture it belongs to."""
         keys: list[Hashable] = ids.tolist()
         each = self.bundle.processor.tokens_per_image
-        for index, place in enumerate(np.flatnonzero(ids == self.tokenizer.image_id)):
-            keys[place] = images.digests[index // each]
+        for index, at in enumerate(np.flatnonzero(ids == self.tokenizer.image_id)):
+            keys[at] = images.digests[index // each]
         return keys
 
     def _prefill(self, prompt: _Prompt, timings: Timings) -> np.ndarray:

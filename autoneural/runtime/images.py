@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoneural.runtime.session import GraphSession, encode
+from autoneural.runtime.chain import Graph
+from autoneural.runtime.session import encode
 
 CACHED_IMAGES = 32
 
@@ -27,7 +28,7 @@ class EncodedImages:
 class ImageEncoder:
     """Runs the vision graph. The key is a hash of pixels: a path may show another picture later."""
 
-    def __init__(self, session: GraphSession, capacity: int = CACHED_IMAGES) -> None:
+    def __init__(self, session: Graph, capacity: int = CACHED_IMAGES) -> None:
         self._session = session
         self._spec = session.inputs["pixel_values"]
         self._capacity = capacity

@@ -41,21 +41,31 @@ class Wheel:
         return f"QNN {self.sdk} (onnxruntime-qnn {self.version})"
 
 
+def is_installed() -> bool:
+    """Whether the wheel is there at all, sound or not; nothing of it is imported."""
+    return importlib.util.find_spec(_MODULE) is not None
+
+
 def find_wheel() -> Wheel | None:
-    """The wheel, or None where it is not installed or lacks the HTP library."""
-    if importlib.util.find_spec(_MODULE) is None:
+    """The wheel, or None where it is not installed or lacks the HTP library.
+
+    Raises UserError where it is installed and cannot be imported.
+    """
+    if not is_installed():
         return None
-    module = importlib.import_module(_MODULE)
-    info = importlib.import_module(f"{_MODULE}.build_and_package_info")
-    backend = Path(module.get_qnn_htp_path())
-    if not backend.is_file():
-        return None
-    return Wheel(
-        version=module.__version__,
-        sdk=info.qnn_version,
-        library=Path(module.get_library_path()),
-        backend=backend,
-    )
+    try:
+        module = importlib.import_module(_MODULE)
+        info = importlib.import_module(f"{_MODULE}.build_and_package_info")
+        backend = Path(module.get_qnn_htp_path())
+        wheel = Wheel(
+            version=module.__version__,
+            sdk=info.qnn_version,
+            library=Path(module.get_library_path()),
+            backend=backend,
+        )
+    except (ImportError, AttributeError, OSError) as error:
+        raise UserError(f"onnxruntime-qnn is installed but broken ({error!r})") from error
+    return wheel if backend.is_file() else None
 
 
 def require_wheel() -> Wheel:
@@ -76,7 +86,7 @@ def emulates() -> bool:
 
 def session_options(
     wheel: Wheel,
-    soc_model: int,
+    soc_model: int | None,
     *,
     provider: Mapping[str, str] | None = None,
     entries: Mapping[str, str] | None = None,
@@ -84,19 +94,21 @@ def session_options(
 ) -> ort.SessionOptions:
     """Options that send a graph to the HTP of `soc_model`, whole unless `allow_cpu`.
 
-    `provider` and `entries` add options of the provider and of the session.
+    None leaves it to the machine's driver to say which chip that is. `provider` and `entries` add
+    options of the provider and of the session.
     """
-    _register(wheel)
+    devices = provider_devices(wheel)
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     options.add_session_config_entry("session.disable_cpu_ep_fallback", str(int(not allow_cpu)))
     for key, value in (entries or {}).items():
         options.add_session_config_entry(key, value)
-    devices = [d for d in ort.get_ep_devices() if d.ep_name == PROVIDER]
     if not devices:
         raise UserError(f"{wheel.library.name}: offers no device here; see `autoneural doctor`")
-    settings = {"backend_path": str(wheel.backend), "soc_model": str(soc_model)}
+    settings = {"backend_path": str(wheel.backend)}
+    if soc_model is not None:
+        settings["soc_model"] = str(soc_model)
     options.add_provider_for_devices(devices[:1], {**settings, **(provider or {})})
     return options
 
@@ -105,6 +117,21 @@ def open_session(path: Path, options: ort.SessionOptions) -> ort.InferenceSessio
     """A session, with what Qualcomm's libraries print to stdout kept off it."""
     with _quiet_stdout():
         return ort.InferenceSession(str(path), options)
+
+
+def provider_devices(wheel: Wheel) -> list[ort.OrtEpDevice]:
+    """What the provider offers on this machine, NPUs first; the emulator poses as a CPU.
+
+    Raises UserError with the loader's own words where the library does not load.
+    """
+    try:
+        _register(wheel)
+    # ONNX Runtime's exceptions share no base class below Exception.
+    except Exception as error:
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(f"{wheel.library}: cannot be loaded ({reason})") from error
+    devices = [d for d in ort.get_ep_devices() if d.ep_name == PROVIDER]
+    return sorted(devices, key=lambda d: d.device.type != ort.OrtHardwareDeviceType.NPU)
 
 
 def nodes_by_provider(session: ort.InferenceSession) -> dict[str, list[str]]:

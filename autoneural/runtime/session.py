@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime as ort
@@ -24,10 +24,15 @@ from autoneural.manifest import (
     TargetSpec,
     TensorSpec,
 )
+from autoneural.runtime.chain import Arrays, Graph, GraphChain
+from autoneural.runtime.devices import Placement
+from autoneural.runtime.interrupt import interruptible
+from autoneural.runtime.qnn import open_session, require_wheel
+from autoneural.runtime.qnn import session_options as qnn_options
 from autoneural.target.numerics import Encoding, dequantize_affine, quantize_affine
 
-Arrays = dict[str, np.ndarray]
 _ERRORS_ONLY = 3
+_SILENT = 4  # ONNX Runtime's "fatal": what goes wrong is raised as well
 _DTYPES = {f"tensor({name})": name for name in DTYPE_BYTES} | {"tensor(float)": "float32"}
 
 
@@ -67,23 +72,60 @@ def _encoding(spec: TensorSpec | EmbeddingSpec) -> Encoding:
     return Encoding(bits=bits, scale=spec.scale or 1.0, zero_point=spec.zero_point)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """How graphs are opened on a device, and how their long native calls are made."""
+
+    placement: Placement
+    open: Callable[[Path], ort.InferenceSession]
+    call: Callable[[Callable[[], Arrays]], Arrays]
+
+    @classmethod
+    def of(cls, placement: Placement, threads: int) -> Backend:
+        """Raises UserError where the device's libraries are not there."""
+        if placement.device == "cpu":
+            cpu = _cpu_options(placement.target, threads)
+            providers = ["CPUExecutionProvider"]
+            return cls(
+                placement=placement,
+                open=lambda path: ort.InferenceSession(path, cpu, providers=providers),
+                call=lambda work: work(),
+            )
+        options = _htp_options(placement)
+        return cls(
+            placement=placement,
+            open=lambda path: interruptible(lambda: open_session(path, options)),
+            call=interruptible,
+        )
+
+
 class GraphSession:
     """One static graph, ready to run; `inputs` and `outputs` are its tensors by name."""
 
-    def __init__(self, path: Path, spec: GraphSpec, options: ort.SessionOptions) -> None:
+    def __init__(self, path: Path, spec: GraphSpec, backend: Backend) -> None:
         self.spec = spec
         self.inputs = {tensor.name: tensor for tensor in spec.inputs}
         self.outputs = {tensor.name: tensor for tensor in spec.outputs}
+        self._call = backend.call
         try:
-            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = backend.open(path)
         # ONNX Runtime's exceptions share no base class below Exception.
         except Exception as error:
             reason = str(error).split("\n", 1)[0]
-            raise UserError(f"{path}: ONNX Runtime cannot load it ({reason})") from error
+            where = f" for {backend.placement.label}" if backend.placement.device != "cpu" else ""
+            raise UserError(f"{path}: ONNX Runtime cannot load it{where} ({reason})") from error
         self._check_tensors(path)
+
+    @property
+    def parts(self) -> tuple[Graph, ...]:
+        """Itself: a graph in one piece."""
+        return (self,)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """All outputs by name."""
+        return self._call(lambda: self._run(feeds))
+
+    def _run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         values = cast(list[np.ndarray], self._session.run(list(self.outputs), feeds))
         return dict(zip(self.outputs, values, strict=True))
 
@@ -115,52 +157,59 @@ class TargetSessions:
     """The sessions of one target: an encoder, the head, and the decoder at several widths."""
 
     target: TargetSpec
-    vision: GraphSession
-    head: GraphSession
-    decoders: tuple[GraphSession, ...]
+    placement: Placement
+    vision: Graph
+    head: Graph
+    decoders: tuple[Graph, ...]
 
     @classmethod
-    def load(cls, bundle: Bundle, target: str, threads: int | None = None) -> TargetSessions:
-        """Open every graph of `target`. `threads` defaults to the physical cores.
+    def load(
+        cls, bundle: Bundle, placement: Placement, threads: int | None = None
+    ) -> TargetSessions:
+        """Open every graph of the target. `threads` of a CPU default to its physical cores.
 
         Raises UserError when the bundle lacks the target or one of its roles.
         """
-        spec = bundle.target(target)
-        options = _session_options(target, threads or physical_cores())
+        spec = bundle.target(placement.target)
+        backend = Backend.of(placement, threads or physical_cores())
 
-        def sessions(*roles: Role) -> list[GraphSession]:
-            graphs = [g for g in spec.graphs if g.role in roles]
-            if roles == ("vision",):
-                graphs = [g for g in graphs if g.image_size == bundle.processor.image_size]
-            if not graphs or any(g.part for g in graphs):
-                raise UserError(f"bundle {bundle.name}: {target} has no whole {roles[0]} graph")
-            return [GraphSession(bundle.path(g.file), g, options) for g in graphs]
+        def graphs(*roles: Role) -> list[Graph]:
+            groups = _graphs_in_parts(bundle, spec, roles)
+            return [_open_graph(bundle, group, backend) for group in groups]
 
-        decoders = sorted(sessions("decode", "prefill"), key=lambda s: s.spec.width)
+        decoders = sorted(graphs("decode", "verify", "prefill"), key=lambda g: g.spec.width)
         loaded = cls(
             target=spec,
-            vision=sessions("vision")[0],
-            head=sessions("head")[0],
+            placement=placement,
+            vision=graphs("vision")[0],
+            head=graphs("head")[0],
             decoders=tuple(decoders),
         )
         loaded._check_shared_encodings(bundle)
         return loaded
 
-    def decoder_for(self, tokens: int) -> GraphSession:
+    def decoder_for(self, tokens: int) -> Graph:
         """The narrowest decoder graph that takes `tokens` at once, else the widest there is."""
         wide_enough = (s for s in self.decoders if s.spec.width >= tokens)
         return next(wide_enough, self.decoders[-1])
 
-    def provider_report(self) -> list[dict[str, object]]:
-        """What ran where: one row per graph with its nodes per execution provider."""
+    def provider_report(self) -> list[dict[str, Any]]:
+        """What ran where: one row per graph or part, with its nodes per execution provider.
+
+        `device` is cpu, npu, or emulated: Qualcomm's provider takes the nodes in both of the last.
+        """
+        device = self.placement.device
         return [
             {
                 "role": session.spec.role,
+                "part": session.spec.part,
                 "width": session.spec.width,
                 "file": session.spec.file,
+                "device": "emulated" if device == "htp-emulator" else device,
                 "nodes": session.nodes_per_provider(),
             }
-            for session in (self.vision, *self.decoders, self.head)
+            for graph in (self.vision, *self.decoders, self.head)
+            for session in graph.parts
         ]
 
     def _check_shared_encodings(self, bundle: Bundle) -> None:
@@ -189,7 +238,26 @@ def load_embedding(bundle: Bundle, sessions: TargetSessions) -> np.ndarray:
     return table if same_encoding(spec, wanted) else encode(decode(table, spec), wanted)
 
 
-def _session_options(target: str, threads: int) -> ort.SessionOptions:
+def _graphs_in_parts(
+    bundle: Bundle, target: TargetSpec, roles: Sequence[Role]
+) -> list[list[GraphSpec]]:
+    """The graphs of some roles, each a list of its parts in order."""
+    groups: defaultdict[tuple[Role, int, int], list[GraphSpec]] = defaultdict(list)
+    for graph in sorted(target.graphs, key=lambda g: g.part):
+        elsewhere = graph.role == "vision" and graph.image_size != bundle.processor.image_size
+        if graph.role in roles and not elsewhere:
+            groups[graph.role, graph.width, graph.context].append(graph)
+    if not groups:
+        raise UserError(f"bundle {bundle.name}: {target.name} has no {roles[0]} graph")
+    return list(groups.values())
+
+
+def _open_graph(bundle: Bundle, parts: Sequence[GraphSpec], backend: Backend) -> Graph:
+    sessions = [GraphSession(bundle.path(part.file), part, backend) for part in parts]
+    return sessions[0] if len(sessions) == 1 else GraphChain(sessions)
+
+
+def _cpu_options(target: str, threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads
@@ -200,4 +268,22 @@ def _session_options(target: str, threads: int) -> ort.SessionOptions:
         # The graph says what the NPU computes, and is run as written: fused QDQ groups round
         # elsewhere, and even folded weights move integers (by up to 11, for a step 4x as fast).
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def _htp_options(placement: Placement) -> ort.SessionOptions:
+    entries, provider = {}, {}
+    if placement.device == "npu":
+        provider["htp_performance_mode"] = "burst"
+    if placement.target.startswith("htp/"):
+        entries["ep.share_ep_contexts"] = "1"  # prefill, verify and decode are in one binary
+    chip = placement.chip
+    options = qnn_options(
+        require_wheel(),
+        chip.soc_model if chip else None,
+        provider=provider,
+        entries=entries,
+        allow_cpu=not placement.whole,
+    )
+    options.log_severity_level = _SILENT
     return options

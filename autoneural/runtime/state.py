@@ -23,7 +23,7 @@ import numpy as np
 
 from autoneural.bundle_graphs import state_names
 from autoneural.manifest import LayerState
-from autoneural.runtime.session import Arrays, GraphSession
+from autoneural.runtime.chain import Arrays, Graph
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Mark:
 class DecoderState:
     """State of one sequence. `keys` says what each committed position holds (token or picture)."""
 
-    def __init__(self, layers: Sequence[LayerState], graph: GraphSession) -> None:
+    def __init__(self, layers: Sequence[LayerState], graph: Graph) -> None:
         names = {
             kind: [pair for layer in layers if layer.kind == kind for pair in state_names(layer)]
             for kind in ("conv", "attention")

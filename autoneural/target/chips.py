@@ -96,5 +96,11 @@ def find_chip(name: str) -> Chip:
     raise UserError(f"no chip called {name!r}; one of {known} (see `autoneural chips`)")
 
 
+def recognise(text: str) -> Chip | None:
+    """The chip whose name stands in `text`, which is how a system describes itself."""
+    plain = _plain(text)
+    return next((chip for chip in CHIPS if _plain(chip.name) in plain), None)
+
+
 def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
 
 from autoneural.bundle import Bundle
+from autoneural.compress.quantize import Sample, post_training_quantize
 from autoneural.data.messages import Message
+from autoneural.data.processor import Processor
+from autoneural.export.bundle import ExportOptions, build_bundle
 from autoneural.runtime.engine import Engine
+from tests.runtime.helpers import CONVERSATIONS
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +45,34 @@ def reference(tiny_checkpoint) -> Callable[[Engine, Sequence[Message], int], lis
         )
 
     return generate
+
+
+@pytest.fixture(scope="session")
+def quantised(tiny_checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    vision = tiny_checkpoint.model.config.vision
+    processor = Processor(tiny_checkpoint.tokenizer, vision.image_size, vision.num_tokens)
+    samples = []
+    for messages in CONVERSATIONS:
+        inputs = processor(messages)
+        pixels = torch.from_numpy(inputs.pixel_values)
+        ids = torch.from_numpy(inputs.input_ids)[None]
+        images = pixels if len(pixels) else None
+        samples.append(
+            Sample(
+                input_ids_BT=ids, pixels_BCHW=images, image_token_id=processor.tokenizer.image_id
+            )
+        )
+    out = tmp_path_factory.mktemp("quantised") / "tiny"
+    post_training_quantize(tiny_checkpoint.folder, samples, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def exported(quantised: Path) -> Bundle:
+    return build_bundle(
+        quantised,
+        quantised.parent / "bundle",
+        ("cpu", "qdq"),
+        ExportOptions(context=128, prefill_width=16, verify=False),
+        progress=lambda line: None,
+    )

@@ -35,3 +35,11 @@ def ask(text: str, *images: Image.Image) -> Message:
 def reply(text: str) -> Message:
     """An assistant turn."""
     return {"role": "assistant", "content": text}
+
+
+CONVERSATIONS = [
+    [ask("what is it?", picture(1))],
+    [ask("a red lamp is on.")],
+    [ask("is it on? " * 6, picture(2), picture(3))],
+    [ask("what?", picture(4)), reply("a lamp"), ask("is it red? 42")],
+]

@@ -10,53 +10,13 @@ import pytest
 import torch
 
 from autoneural.bundle import Bundle
-from autoneural.compress.quantize import Sample, load_quantized, post_training_quantize
-from autoneural.data.processor import Processor
-from autoneural.export.bundle import ExportOptions, build_bundle
+from autoneural.compress.quantize import load_quantized
 from autoneural.model.language_model import rotary_tables
 from autoneural.model.vlm import VLM
 from autoneural.runtime.decoder import rope_tables
 from autoneural.runtime.engine import Engine
 from autoneural.runtime.session import encode, physical_cores
-from tests.runtime.helpers import answer, ask, picture, reply
-
-CONVERSATIONS = [
-    [ask("what is it?", picture(1))],
-    [ask("a red lamp is on.")],
-    [ask("is it on? " * 6, picture(2), picture(3))],
-    [ask("what?", picture(4)), reply("a lamp"), ask("is it red? 42")],
-]
-
-
-@pytest.fixture(scope="module")
-def quantised(tiny_checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    vision = tiny_checkpoint.model.config.vision
-    processor = Processor(tiny_checkpoint.tokenizer, vision.image_size, vision.num_tokens)
-    samples = []
-    for messages in CONVERSATIONS:
-        inputs = processor(messages)
-        pixels = torch.from_numpy(inputs.pixel_values)
-        ids = torch.from_numpy(inputs.input_ids)[None]
-        images = pixels if len(pixels) else None
-        samples.append(
-            Sample(
-                input_ids_BT=ids, pixels_BCHW=images, image_token_id=processor.tokenizer.image_id
-            )
-        )
-    out = tmp_path_factory.mktemp("quantised") / "tiny"
-    post_training_quantize(tiny_checkpoint.folder, samples, out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def exported(quantised: Path) -> Bundle:
-    return build_bundle(
-        quantised,
-        quantised.parent / "bundle",
-        ("cpu", "qdq"),
-        ExportOptions(context=128, prefill_width=16, verify=False),
-        progress=lambda line: None,
-    )
+from tests.runtime.helpers import CONVERSATIONS, answer
 
 
 def reference_tokens(model: VLM, engine: Engine, messages: list) -> list[int]:
