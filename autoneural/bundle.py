@@ -20,7 +20,7 @@ from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from autoneural.bundle_graphs import check_graph
+from autoneural.bundle_graphs import check_graphs
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
 from autoneural.files import expand
@@ -219,9 +219,7 @@ def _verify_references(bundle: Bundle) -> None:
             _require_listed(bundle, graph.file)
             # ONNX Runtime reads a graph whatever its name, so its name decides nothing here.
             _verify_external_data(bundle, graph.file)
-            # A graph cut into parts has ends of its own.
-            if not any(other.part for other in target.graphs if other.role == graph.role):
-                check_graph(graph, bundle.model, bundle.state)
+        check_graphs(target.graphs, bundle.model, bundle.state)
 
 
 def _require_listed(bundle: Bundle, name: str) -> None:

@@ -5,17 +5,36 @@ prefill,  inputs_embeds [1,T,H]  cos, sin [1,1,T,d]      -> hidden_states [1,T,H
 verify,   mask [1,1,T,C+T]       past_conv [1,H,L-1]     -> conv_window [1,H,L-1+T]
 decode    past key, value [1,kv,C,d]                     -> present key, value [1,kv,T,d]
 head      hidden_states [1,1,H]                          -> logits [1,1,V]
+
+A graph may come in parts. Part k returns `hidden.<layer>` [1,T,H], the residual stream after that
+layer, and part k+1 takes it; every other tensor of the whole is an input of the parts that read it
+or the output of one part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
 from autoneural.manifest import GraphSpec, LayerState, TensorSpec
 
+HIDDEN = "hidden."
+
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+def check_graphs(
+    graphs: Iterable[GraphSpec], model: ModelConfig, state: Sequence[LayerState]
+) -> None:
+    """UserError naming the first graph, whole or in parts, that does not fit the model."""
+    keyed: defaultdict[tuple[str, int, int, int], list[GraphSpec]] = defaultdict(list)
+    for graph in graphs:
+        keyed[graph.role, graph.width, graph.context, graph.image_size].append(graph)
+    for parts in keyed.values():
+        check_graph(_joined(sorted(parts, key=lambda graph: graph.part)), model, state)
 
 
 def check_graph(graph: GraphSpec, model: ModelConfig, state: Sequence[LayerState]) -> None:
@@ -36,6 +55,44 @@ def state_names(layer: LayerState) -> list[tuple[str, str]]:
     if layer.kind == "conv":
         return [(layer.past, layer.present)]
     return [(f"{layer.past}.{part}", f"{layer.present}.{part}") for part in ("key", "value")]
+
+
+def _joined(parts: Sequence[GraphSpec]) -> GraphSpec:
+    """The whole graph that `parts`, in their order, make up."""
+    numbers = [graph.part for graph in parts]
+    if numbers != list(range(len(parts))):
+        raise UserError(f"{parts[0].file}: its parts are {numbers}, not 0 to {len(parts) - 1}")
+    inputs: dict[str, TensorSpec] = {}
+    outputs: dict[str, TensorSpec] = {}
+    link: list[TensorSpec] = []
+    for graph in parts:
+        streams, others = _split(graph.inputs)
+        if streams != link:
+            raise UserError(f"{graph.file}: takes {_named(streams)}, is given {_named(link)}")
+        for tensor in others:
+            if inputs.setdefault(tensor.name, tensor) != tensor:
+                raise UserError(f"{graph.file}: {tensor.name} is not what the earlier parts take")
+        link, others = _split(graph.outputs)
+        for tensor in others:
+            if outputs.setdefault(tensor.name, tensor) is not tensor:
+                raise UserError(f"{graph.file}: {tensor.name} is an output of an earlier part too")
+    if link:
+        raise UserError(f"{parts[-1].file}: returns {_named(link)}, but no part follows")
+    return replace(parts[0], inputs=tuple(inputs.values()), outputs=tuple(outputs.values()))
+
+
+def _split(tensors: Iterable[TensorSpec]) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """(residual streams between parts, the rest)."""
+    streams: list[TensorSpec] = []
+    others: list[TensorSpec] = []
+    for tensor in tensors:
+        (streams if tensor.name.startswith(HIDDEN) else others).append(tensor)
+    return streams, others
+
+
+def _named(tensors: Iterable[TensorSpec]) -> str:
+    texts = (f"{t.name} {t.dtype} {list(t.shape)} x {t.scale}" for t in tensors)
+    return ", ".join(texts) or "no residual stream"
 
 
 def _ends(graph: GraphSpec, model: ModelConfig) -> tuple[Shapes, Shapes]:

@@ -166,6 +166,68 @@ def test_a_graph_must_fit_the_model(
     assert complaint in refusal(folder)
 
 
+def _in_parts(manifest: dict) -> list[dict]:
+    """Split the entry of the decode graph in two: layers 0 and 1, layers 2 and 3."""
+    graphs = manifest["targets"]["float"]["graphs"]
+    whole = graphs.pop(graphs.index(_decoder(manifest)))
+    stream = {"name": "hidden.1", "dtype": "float32", "shape": [1, 1, 32]}
+    parts = [
+        {
+            **whole,
+            "part": 0,
+            "inputs": [whole["inputs"][0], *_of_layers(whole["inputs"], "01")],
+            "outputs": [stream, *_of_layers(whole["outputs"], "01")],
+        },
+        {
+            **whole,
+            "part": 1,
+            "inputs": [stream, *_of_layers(whole["inputs"], "23")],
+            "outputs": [whole["outputs"][0], *_of_layers(whole["outputs"], "23")],
+        },
+    ]
+    parts = json.loads(json.dumps(parts))  # no tensor is shared: a test changes one of them
+    graphs += parts[::-1]
+    return parts
+
+
+def _of_layers(tensors: list[dict], layers: str) -> list[dict]:
+    """Tables and mask, and the state of some layers: `past_conv.0`, `present.1.key`."""
+    return [
+        tensor
+        for tensor in tensors
+        if tensor["name"] in ("cos", "sin", "mask")
+        or any(f".{layer}" in tensor["name"] for layer in layers)
+    ]
+
+
+def test_parts_of_a_graph_make_up_the_whole(folder: Path) -> None:
+    edit(folder, _in_parts)
+    parts = [g for g in Bundle.load(folder).target("float").graphs if g.role == "decode"]
+    assert {graph.part for graph in parts} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda parts: parts[1].update(part=2), "its parts are [0, 2], not 0 to 1"),
+        (lambda parts: parts[0].update(part=1), "its parts are [1, 1], not 0 to 1"),
+        (lambda parts: parts[1]["inputs"].pop(0), "takes no residual stream, is given hidden.1"),
+        (lambda parts: parts[1]["inputs"][0].update(name="hidden.2"), "takes hidden.2"),
+        (lambda parts: parts[0]["outputs"].pop(0), "is given no residual stream"),
+        (lambda parts: parts[1]["outputs"].insert(0, parts[0]["outputs"][0]), "no part follows"),
+        (lambda parts: parts[1]["outputs"].append(parts[0]["outputs"][1]), "of an earlier part"),
+        (lambda parts: parts[1]["outputs"].pop(), "output present.3.value is missing"),
+        (lambda parts: parts[0]["inputs"].pop(), "input past_key_values.1.value is missing"),
+        (lambda parts: parts[1]["inputs"].append({**parts[0]["inputs"][1], "shape": [1]}), "cos"),
+    ],
+)
+def test_parts_that_do_not_fit_together(
+    folder: Path, change: Callable[[list[dict]], object], complaint: str
+) -> None:
+    edit(folder, lambda m: change(_in_parts(m)))
+    assert complaint in refusal(folder)
+
+
 def test_link_out_of_the_folder(folder: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside.json"
     shutil.move(folder / "tokenizer.json", outside)
@@ -209,6 +271,41 @@ def model_with(location: str, place: str) -> onnx.ModelProto:
     return helper.make_model(graph, functions=functions)
 
 
+def wrapper(location: bytes, **attributes: int) -> onnx.ModelProto:
+    """A graph around a context binary, as Qualcomm's provider writes it."""
+    node = helper.make_node("EPContext", [], ["w"], domain="com.microsoft", **attributes)
+    node.attribute.append(helper.make_attribute("ep_cache_context", location))
+    out = helper.make_tensor_value_info("w", TensorProto.FLOAT, [4])
+    return helper.make_model(helper.make_graph([node], "main", [], [out]))
+
+
+def test_context_binaries_are_external_files(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    for attributes, found in (
+        ({"embed_mode": 0}, {"here.bin"}),
+        ({}, {"here.bin"}),
+        ({"embed_mode": 1}, set()),
+    ):
+        path.write_bytes(wrapper(b"here.bin", main_context=1, **attributes).SerializeToString())
+        assert external_locations(path) == found
+
+
+def test_two_embed_modes_do_not_hide_a_file(tmp_path: Path) -> None:
+    model = wrapper(b"here.bin", embed_mode=1)
+    model.graph.node[0].attribute.append(helper.make_attribute("embed_mode", 0))
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert external_locations(tmp_path / "m.onnx") == {"here.bin"}
+
+
+def test_an_embedded_binary_is_not_read_as_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(wrapper(b"\xff\xfe" * 9, embed_mode=1).SerializeToString())
+    assert external_locations(path) == set()
+    path.write_bytes(wrapper(b"\xff\xfe" * 9, embed_mode=0).SerializeToString())
+    with pytest.raises(UserError, match="not a well-formed ONNX model"):
+        external_locations(path)
+
+
 PLACES = ["initializer", "attribute", "sub-graph", "function", "sparse"]
 
 
@@ -239,6 +336,22 @@ def test_external_data_outside_is_refused(folder: Path, location: str, place: st
     manifest = rehash(folder)
     data = model_with(location, place).SerializeToString()
     (folder / "float" / "head-1.onnx").write_bytes(data)
+    with pytest.raises(UserError, match="external data at .* (leaves the|is not listed)"):
+        write_bundle(folder, manifest)
+
+
+@pytest.mark.parametrize(
+    "location", ["../../secret", "/etc/passwd", "..\\x", "C:\\x", "gone.bin", ""]
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_context_binary_outside_is_refused(folder: Path, location: str, nested: bool) -> None:
+    manifest = rehash(folder)
+    model = wrapper(location.encode(), embed_mode=0)
+    if nested:
+        inner = model.graph
+        branch = helper.make_node("If", ["c"], ["w"], then_branch=inner, else_branch=inner)
+        model = helper.make_model(helper.make_graph([branch], "main", [], list(inner.output)))
+    (folder / "float" / "head-1.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(UserError, match="external data at .* (leaves the|is not listed)"):
         write_bundle(folder, manifest)
 
