@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from autoneural.checkpoint import (
     weights_hash,
 )
 from autoneural.compress.quantize import load_quantized
+from autoneural.config import MobileNetV5Config
 from autoneural.errors import UserError
 from autoneural.export.graphs import GraphKey, build_graph, graph_keys
 from autoneural.export.onnx import WeightFile, export_graph, save_model
@@ -54,12 +55,14 @@ from autoneural.target.numerics import Encoding, quantize_affine
 
 TARGETS = ("float", "cpu", "qdq")
 _EMBEDDING = "language_model.model.embed_tokens"
+_STRIDE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """Positions of the sequence; tokens per prefill step and per verify step (chains of drafts).
 
+    `image_size`: pixels a side of the pictures, None for what the model was made for.
     `accuracy_level` of MatMulNBits: 0 or 1 keeps fp32 activations, 4 rounds them to int8. `verify`
     runs each graph once against PyTorch and reports the SQNR.
     """
@@ -67,6 +70,7 @@ class ExportOptions:
     context: int = 1024
     prefill_width: int = 128
     verify_width: int = 8
+    image_size: int | None = None
     accuracy_level: int = 0
     verify: bool = True
 
@@ -98,7 +102,7 @@ def build_bundle(
     out, options = Path(out), options or ExportOptions()
     refuse_current(out)
     refuse_foreign(out)
-    source = _load(checkpoint, targets)
+    source = _at_size(_load(checkpoint, targets), options.image_size)
     limit = source.model.config.text.max_position_embeddings
     widths = (options.prefill_width, options.verify_width)
     if not 0 < min(widths) <= max(widths) <= options.context <= limit:
@@ -140,6 +144,21 @@ def _load(name: str | Path, targets: Sequence[str]) -> _Source:
         model=load_quantized(name, activations=False),
         quantization=load_quantization(checkpoint),
     )
+
+
+def _at_size(source: _Source, size: int | None) -> _Source:
+    """The same weights and ranges for pictures of `size` pixels a side."""
+    config = source.checkpoint.config
+    own = config.vision.image_size
+    if size is None or size == own:
+        return source
+    if not isinstance(config.vision, MobileNetV5Config):
+        raise UserError(f"image size {size}: the encoder of {config.name} takes {own} and no other")
+    if size % _STRIDE:
+        raise UserError(f"image size {size}: not a multiple of {_STRIDE}")
+    config = replace(config, vision=replace(config.vision, image_size=size))
+    source.model.config = config
+    return replace(source, checkpoint=source.checkpoint._replace(config=config))
 
 
 def _export_target(
@@ -258,7 +277,7 @@ def _mask_value(target: str, source: _Source) -> float:
 
 
 def _precision(target: str, source: _Source) -> dict[str, str]:
-    """Bits of most weights and of activations, per part: {"language": "w4a16", ...}."""
+    """Bits of most weights, of activations, of a narrower cache: {"language": "w4a16kv8", ...}."""
     if target == "float" or source.quantization is None:
         return dict.fromkeys(("vision", "language", "head"), "w32a32")
     activation = 16 if target == "qdq" else 32
@@ -274,7 +293,15 @@ def _precision(target: str, source: _Source) -> dict[str, str]:
             if name.startswith(prefix):
                 sizes[weight.bits] = sizes.get(weight.bits, 0) + weight.values.size
         found[part] = f"w{max(sizes, key=lambda bits: sizes[bits])}a{activation}"
+    if target == "qdq" and _cache_bits(source.quantization) == 8:
+        found["language"] += "kv8"
     return found
+
+
+def _cache_bits(quantization: Quantization) -> int | None:
+    """Bits of keys and values; None where the model has no attention."""
+    caches = (path for path in quantization.activations if path.endswith(".self_attn.keys"))
+    return next((quantization.activations[path].bits for path in caches), None)
 
 
 def _manifest(source: _Source, options: ExportOptions) -> dict[str, Any]:

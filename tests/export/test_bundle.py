@@ -143,6 +143,18 @@ def test_bad_requests_are_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_pictures_of_another_size(checkpoint: Path, bundle: Bundle, tmp_path: Path):
+    larger, _ = build(checkpoint, tmp_path / "large", "qdq", image_size=128)
+    assert larger.processor.image_size == larger.model.vision.image_size == 128
+    assert larger.processor.tokens_per_image == bundle.processor.tokens_per_image
+    vision = next(g for g in larger.target("qdq").graphs if g.role == "vision")
+    assert (vision.image_size, vision.inputs[0].shape) == (128, (1, 3, 128, 128))
+    weights = [b.manifest["files"]["qdq/language.data"] for b in (larger, bundle)]
+    assert weights[0] == weights[1]
+    with pytest.raises(UserError, match="image size 100: not a multiple of 32"):
+        build(checkpoint, tmp_path / "odd", "qdq", image_size=100)
+
+
 def test_a_folder_with_something_else_is_not_replaced(checkpoint: Path, tmp_path: Path):
     (tmp_path / "letters.txt").write_text("mine")
     with pytest.raises(UserError, match="holds no bundle"):
