@@ -29,18 +29,30 @@ ARROWS: dict[str, set[str]] = {
     "compress": {"model", "checkpoint", "train", "target"},
     "export": {"model", "checkpoint", "compress", "target", "bundle"},
     "runtime": {"data", "target", "bundle"},
-    "npu": {"target", "bundle", "runtime"},
+    "npu": {"target", "bundle", "runtime", "data"},
 }
 # Files at the top level that belong to one of the stages above.
 PART_OF = {
     "manifest": "bundle",
     "bundle_graphs": "bundle",
     "onnx_external": "bundle",
+    "onnx_save": "bundle",
     "chat": "runtime",
     "demo": "runtime",
 }
 # These wire the stages together: they may import all, and no stage imports them.
-TOP = {"bench", "recipes", "cli", "commands", "commands_npu", "show", "__main__", "__init__"}
+TOP = {
+    "bench",
+    "recipes",
+    "cli",
+    "cli_arguments",
+    "cli_npu",
+    "commands",
+    "commands_npu",
+    "show",
+    "__main__",
+    "__init__",
+}
 
 EXTRAS = ("torch", "safetensors", "pyarrow", "tensorboard", "onnx", "onnxscript", "onnx_ir")
 EDGE = ("cli", "bundle", "bench.quality")  # modules, besides whole folders below
