@@ -10,6 +10,7 @@ are summed in fp32, which is exact below 2**24. Needs no wheel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,7 @@ def engine_nodes(graph: ir.Graph) -> list[EngineNode]:
     """Every operator of the graph that runs on the matrix engine, in graph order."""
     found = []
     for quantize in graph:
-        node = quantize.inputs[0].producer() if quantize.op_type == "QuantizeLinear" else None
+        node = _producer(quantize.inputs[0]) if quantize.op_type == "QuantizeLinear" else None
         if node is None or node.op_type not in _ENGINE_OPS or _is_strided_depthwise(node):
             continue
         dequantized = [_producer(value) for value in node.inputs[:2]]
@@ -186,9 +187,8 @@ class _Rewrite:
         unit = self._op("Pow", self._constant(2.0), exponent)
         return self._op("Mul", self._op("Round", self._op("Div", m, unit)), unit)
 
-    def _two_bytes(self, x: ir.Value, operator: object) -> ir.Value:
+    def _two_bytes(self, x: ir.Value, operator: Callable[[ir.Value], ir.Value]) -> ir.Value:
         """floor(op(x) / 256) from the bytes of x, so that every sum stays exact in fp32."""
-        assert callable(operator)
         byte = self._constant(256.0)
         high = self._op("Floor", self._op("Div", x, byte))
         low = self._op("Sub", x, self._op("Mul", high, byte))
@@ -241,9 +241,10 @@ class _Rewrite:
         return node.outputs[0]
 
     def _constant(self, array: object, dtype: type = np.float32) -> ir.Value:
-        tensor = ir.tensor(np.asarray(array, dtype))
+        values = np.asarray(array, dtype)
+        tensor = ir.tensor(values)
         name = f"{self.name}.{len(self.nodes)}.{len(self.graph.initializers)}"
-        value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype))
+        value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype))
         value.const_value = tensor
         self.graph.register_initializer(value)
         return value

@@ -47,7 +47,8 @@ def layers_of(graph: ir.Graph) -> list[Layer]:
     """The layers of a QDQ graph in the order in which they run; moves of data are none."""
     layers = []
     for quantize in graph:
-        node = quantize.inputs[0].producer() if quantize.op_type == "QuantizeLinear" else None
+        source = quantize.inputs[0] if quantize.op_type == "QuantizeLinear" else None
+        node = source.producer() if source is not None else None
         if node is None or node.op_type in _MOVES:
             continue
         layers.append(
