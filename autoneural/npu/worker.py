@@ -8,9 +8,12 @@ other way; and because a context binary is only proved when another process relo
     explain   graphs [{"name", "file"}]                       -> which nodes are refused, and why
     devices                                                   -> what the provider offers here
     assign    graphs [{"name", "file"}]                       -> nodes per provider, CPU allowed
+    probe     graphs [{"probe", "file", "integer"}]           -> lines in "answers"; see probing.py
 
 `feeds` and `outputs` are .npz files of arrays by name; with a leading axis "runs" in every array
-where "runs" is given. Run by `run_job` as `python -m autoneural.npu.worker JOB.json`.
+where "runs" is given. A job with "folder" names its graphs' files from there: the path that a graph
+is read by goes into its binary, so only then does it not depend on where it was made.
+Run by `run_job` as `python -m autoneural.npu.worker JOB.json`.
 """
 
 from __future__ import annotations
@@ -32,7 +35,12 @@ from autoneural.errors import UserError
 
 Job = Mapping[str, Any]
 
-_COMPILE = {"htp_graph_finalization_optimization_mode": "3", "dump_json_qnn_graph": "1"}
+COMPILE_OPTIONS = {
+    "htp_graph_finalization_optimization_mode": "3",
+    "dump_json_qnn_graph": "1",
+    # 4-bit weights in blocks stay integers, where every scale is a 16th of the channel's largest.
+    "enable_block_quant_weight_optimization": "1",
+}
 _FAILED = re.compile(r"Validation FAILED for \d+ nodes in OrtNodeUnit \((?P<op>.*)\) :")
 _MEMBER = re.compile(r"Operator type: (?P<op>\S+) Node name: (?P<node>\S+) Node index: \d+")
 _REASON = re.compile(r"REASON : (.*)")
@@ -50,10 +58,7 @@ def run_job(job: Job, timeout: float | None = None) -> dict[str, Any]:
     Raises JobFailed with one line when the process fails, crashes or exceeds `timeout` seconds.
     """
     with tempfile.TemporaryDirectory(prefix="autoneural-npu-") as folder:
-        file = Path(folder) / "job.json"
-        file.write_text(json.dumps(job), encoding="utf-8")
-        command = [sys.executable, "-m", "autoneural.npu.worker", str(file)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        file, command, environment = write_job(job, Path(folder))
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=timeout, env=environment
@@ -62,11 +67,19 @@ def run_job(job: Job, timeout: float | None = None) -> dict[str, Any]:
             raise JobFailed(f"no result after {timeout:.0f} s") from error
         result = file.with_suffix(".result.json")
         if done.returncode != 0 or not result.is_file():
-            raise JobFailed(_last_word(done.returncode, done.stderr))
+            raise JobFailed(last_word(done.returncode, done.stderr))
         answer = json.loads(result.read_text(encoding="utf-8"))
         if job["do"] == "explain":
             answer["refused"] = refusals(done.stderr)
         return answer
+
+
+def write_job(job: Job, folder: Path) -> tuple[Path, list[str], dict[str, str]]:
+    """Its file in `folder`, and the command and environment of the process that does it."""
+    file = folder / "job.json"
+    file.write_text(json.dumps(job), encoding="utf-8")
+    command = [sys.executable, "-m", "autoneural.npu.worker", str(file)]
+    return file, command, {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def refusals(log: str) -> list[dict[str, str]]:
@@ -93,7 +106,7 @@ def refusals(log: str) -> list[dict[str, str]]:
     return list(refused.values())
 
 
-def _last_word(code: int, stderr: str) -> str:
+def last_word(code: int, stderr: str) -> str:
     if code < 0:
         return f"the compiler crashed (signal {-code})"
     lines = [line for line in stderr.splitlines() if line.strip()]
@@ -104,8 +117,9 @@ def main(argv: list[str]) -> int:
     """Child side: read the job, do it, write the result beside it."""
     file = Path(argv[1])
     job = json.loads(file.read_text(encoding="utf-8"))
+    os.chdir(job.get("folder", "."))
     jobs = {"compile": _compile, "run": _run, "explain": _explain}
-    jobs |= {"devices": _devices, "assign": _assign}
+    jobs |= {"devices": _devices, "assign": _assign, "probe": _probe}
     result = jobs[job["do"]](job)
     result["peak_rss_gb"] = _peak_rss_gb()
     file.with_suffix(".result.json").write_text(json.dumps(result), encoding="utf-8")
@@ -129,7 +143,7 @@ def _compile(job: Job) -> dict[str, Any]:
         }
         dump = Path(job["dump"]) / graph["name"]
         dump.mkdir(parents=True, exist_ok=True)
-        provider = {**_COMPILE, "json_qnn_graph_dir": str(dump)}
+        provider = {**COMPILE_OPTIONS, "json_qnn_graph_dir": str(dump)}
         allow = job.get("allow_cpu", False)
         start = time.perf_counter()
         options = qnn_options(
@@ -226,12 +240,23 @@ def _assign(job: Job) -> dict[str, Any]:
     return {"graphs": rows}
 
 
-def _peak_rss_gb() -> float:
-    if sys.platform == "win32":
-        return 0.0  # not told by Python's library there
-    import resource
+def _probe(job: Job) -> dict[str, Any]:
+    from autoneural.npu.probing import probe
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return probe(job)
+
+
+def _peak_rss_gb() -> float:
+    """Of this process alone; 0 where the system does not tell.
+
+    Not getrusage: what it says begins at the size of the process that started this one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) / 2**20 if found else 0.0
 
 
 if __name__ == "__main__":
