@@ -24,6 +24,7 @@ from autoneural.target.htp import (
     narrow,
     requantization,
 )
+from autoneural.target.htp_product import INVERSE_BITS, STRETCH_BITS, narrowing_offset
 from autoneural.target.numerics import Encoding
 
 # floor(sum(x * w) / 256), what is added to it, what that is multiplied by, what is added then
@@ -148,37 +149,49 @@ class _Rewrite:
         item = self.item
         wide = encoding_of(_required(item.node.inputs[1]))
         eight = narrow(wide)
-        y = self._op("Cast", item.second, attributes={"to": ir.DataType.FLOAT})
-        y = self._op("Sub", y, self._constant(float(wide.zero_point)))
-        if wide.bits == 16:
-            y = self._op("Round", self._op("Div", y, self._constant(257.0)))
-            low, high = -float(eight.zero_point), 255.0 - eight.zero_point
-            y = self._op("Clip", y, self._constant(low), self._constant(high))
+        y = self._op("Sub", self._eight_bits(wide, eight), self._constant(float(eight.zero_point)))
         steps = self._column_steps(y)
-        y = self._op("Round", self._op("Div", y, steps))
+        inverse = self._significand(self._op("Div", self._constant(1.0), steps), INVERSE_BITS)
+        half_up = self._op("Add", self._op("Mul", y, inverse), self._constant(0.5))
+        y = self._op(
+            "Clip", self._op("Floor", half_up), self._constant(-128.0), self._constant(127.0)
+        )
         x, _ = self._raw_x()
         t = self._two_bytes(x, lambda v: self._op("MatMul", v, y))
         total = self._op("ReduceSum", y, self._constant(np.array([-2]), np.int64))
-        centre = self._op("Mul", total, self._constant(-item.x_encoding.zero_point / 256))
-        shift = self._op("Round", centre)
+        centre = self._op("Mul", total, self._constant(item.x_encoding.zero_point / 256))
+        centre = self._op("Floor", self._op("Add", centre, self._constant(0.5)))
+        shift = self._op("Neg", centre)
         zero = item.y_encoding.zero_point
         # Per column and known only now: the rest of `requantization`, in the graph.
         m = item.x_encoding.scale * eight.scale / item.y_encoding.scale
         m_column = self._op("Mul", steps, self._constant(m))
         offset = float(zero)
         if self.engine.multiplier_bits is not None:
-            inside = self._op("Div", self._constant(zero / 256), m_column)
-            shift = self._op("Add", shift, self._op("Floor", inside))
+            inside = self._op("Round", self._op("Div", self._constant(float(zero)), m_column))
+            inside = self._op("Floor", self._op("Div", inside, self._constant(256.0)))
+            shift = self._op("Add", shift, inside)
             m_column = self._significand(m_column, self.engine.multiplier_bits)
             offset = 0.0
         return t, shift, self._op("Mul", m_column, self._constant(256.0)), offset
 
+    def _eight_bits(self, wide: Encoding, eight: Encoding) -> ir.Value:
+        """The second operand in 8 bits, as real numbers; from 16 bits as the compiler's Convert."""
+        q = self.item.second
+        if wide.bits == 16:
+            q = self._op("Cast", q, attributes={"to": ir.DataType.INT64})
+            q = self._op("Mul", q, self._constant(255, np.int64))
+            q = self._op("Add", q, self._constant(narrowing_offset(wide, eight), np.int64))
+            q = self._op("Div", q, self._constant(1 << 16, np.int64))
+        q = self._op("Cast", q, attributes={"to": ir.DataType.FLOAT})
+        return self._op("Clip", q, self._constant(0.0), self._constant(255.0))
+
     def _column_steps(self, y: ir.Value) -> ir.Value:
-        """`target.htp.column_steps`."""
+        """Steps [..., 1, N] of the grids on which the columns fit into -128..127."""
         axis = self._constant(np.array([-2]), np.int64)
         high = self._op("Div", self._op("ReduceMax", y, axis), self._constant(127.0))
         low = self._op("Div", self._op("ReduceMin", y, axis), self._constant(-128.0))
-        return self._op("Max", high, low, self._constant(1.0))
+        return self._significand(self._op("Max", high, low, self._constant(1.0)), STRETCH_BITS)
 
     def _significand(self, m: ir.Value, bits: int) -> ir.Value:
         """`target.htp.round_significand`."""

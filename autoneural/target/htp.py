@@ -4,17 +4,15 @@ A MatMul, Gemm or Conv of 16-bit activations x (uint16) and 4- or 8-bit weights 
 activations as two bytes, drops the lower byte's last eight bits, and scales what is left:
 
     t = floor(sum(x * w) / 256)         raw x, its zero point still inside
-    v73 and later   y = round((t + round(c / 256) + trunc(b / 256)) * 256 * m + zy)
-    v68, v69        y = round((t + round(c / 256) + floor((b + zy / m) / 256)) * 256 * m11)
+    v73 and later   y = round((t - c + trunc(b / 256)) * 256 * m + zy)
+    v68, v69        y = round((t - c + floor(round(b + zy / m) / 256)) * 256 * m11)
 
-with m = sx * sw / sy per output channel, m11 = m with a significand of 11 bits, c = -zx * sum(w),
-and b the bias in steps of sx * sw. The "per-channel offset of A16 layers" that users meet on
+with m = sx * sw / sy per output channel, m11 = m with a significand of 11 bits,
+c = floor(zx * sum(w) / 256 + 1/2), and b the bias in steps of sx * sw. The "per-channel offset of A16 layers" that users meet on
 SA8295P is m11: the rounding of the multiplier times the zero points. Where m has 11 bits already
 there is none (`snap_weight_scale`).
 
-The second operand of a MatMul of two activations is rounded to 8 bits first (`narrow`). A column in
-which it then leaves -128..127 steps around its zero point is rounded once more, to a grid of its
-own that is just wide enough; with a zero point of 128 that never happens.
+The second operand of a MatMul of two activations is rounded to 8 bits first (`htp_product.py`).
 
 Found by comparing inputs and outputs of the emulator in onnxruntime-qnn 2.7.0 (QNN 2.51), never
 by looking inside; docs/log.md has the figures. Emulated, not measured on a chip. Strided depthwise
@@ -99,14 +97,16 @@ def requantization(
     weight_sum: sum of the channel's integers; bias: integers in steps of x.scale * weight_scale.
     """
     m = np.asarray(weight_scale, np.float64) * x.scale / y.scale
-    centre = -x.zero_point * np.asarray(weight_sum, np.float64)
+    centre = np.floor(x.zero_point * np.asarray(weight_sum, np.float64) / _BYTE + 0.5)
     bias = np.asarray(bias, np.float64)
     if engine.multiplier_bits is None:
-        shift, used = np.rint(centre / _BYTE) + np.trunc(bias / _BYTE), m
+        shift, used = np.trunc(bias / _BYTE) - centre, m
         offset = float(y.zero_point)
     else:
-        inside = np.floor((bias + y.zero_point / m) / _BYTE)
-        shift = np.rint(centre / _BYTE) + inside
+        # In fp32 and in this order: one channel in some hundreds would be a unit off otherwise.
+        single = np.float32(x.scale) / np.float32(y.scale) * np.asarray(weight_scale, np.float32)
+        zero = (np.float32(y.zero_point) / single).astype(np.float64)
+        shift = np.floor(np.rint(bias + zero) / _BYTE) - centre
         used, offset = round_significand(m, engine.multiplier_bits), 0.0
     return Requantization(shift=shift, gain=_BYTE * used, offset=offset)
 
@@ -120,14 +120,3 @@ def narrow(encoding: Encoding) -> Encoding:
         scale=encoding.scale * 257,
         zero_point=int(np.rint(encoding.zero_point / 257)),
     )
-
-
-def column_steps(operand: ArrayLike) -> NDArray[np.float64]:
-    """Steps [..., 1, N] of the grids to which the columns of a second operand are rounded.
-
-    operand: [..., K, N], 8-bit integers less their zero point.
-    """
-    operand = np.asarray(operand, np.float64)
-    high = operand.max(axis=-2, keepdims=True) / 127
-    low = operand.min(axis=-2, keepdims=True) / -128
-    return np.maximum(np.maximum(high, low), 1.0)
