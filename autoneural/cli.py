@@ -1,9 +1,11 @@
 """The command line: one thin sub-command per stage; what it calls is imported when it runs.
 
     data -> tokenizer -> train -> compress -> export -> infer, eval, demo; show, compare, version
+    compile -> verify -> package; bench, doctor (cli_npu.py)
 
-Exit codes: 0 done, 2 bad input (one line on stderr), 3 stopped before the end (the same command
-goes on), 130 interrupted, 141 the reader went away.
+Exit codes: 0 done, 1 `verify` found something outside its threshold, 2 bad input (one line on
+stderr), 3 stopped before the end (the same command goes on), 130 interrupted, 141 the reader went
+away.
 """
 
 from __future__ import annotations
@@ -11,17 +13,16 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from autoneural import __version__, commands, commands_npu
+from autoneural import __version__, cli_npu, commands
+from autoneural.cli_arguments import add_bundle, add_device, command, natural, positive
 from autoneural.errors import UserError
 
 PROG = "autoneural"
-Handler = Callable[[argparse.Namespace], int | None]
 
 # The package that was not found -> the extra that brings it.
 _EXTRAS = {
@@ -89,37 +90,35 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(verbs)
     _add_compress(verbs)
     _add_export(verbs)
+    cli_npu.add_chips(verbs)
+    cli_npu.add_oracle(verbs)
+    cli_npu.add_compile(verbs)
+    cli_npu.add_verify(verbs)
+    cli_npu.add_simulate(verbs)
     _add_infer(verbs)
     _add_eval(verbs)
     _add_compare(verbs)
-    demo = _command(verbs, "demo", commands.demo, "questions about the example pictures, answered")
-    _add_bundle(demo)
+    cli_npu.add_package(verbs)
+    cli_npu.add_bench(verbs)
+    demo = command(verbs, "demo", commands.demo, "questions about the example pictures, answered")
+    add_bundle(demo)
     _add_target(demo)
-    show = _command(verbs, "show", commands.show, "what a checkpoint or a bundle is and holds")
+    show = command(verbs, "show", commands.show, "what a checkpoint or a bundle is and holds")
     show.add_argument("path", metavar="CHECKPOINT|BUNDLE", help="folder or name")
     show.add_argument("--json", action="store_true", help="print the facts as JSON")
-    _add_doctor(verbs)
-    _command(verbs, "version", commands.version, "versions of what answers depend on")
-    return parser
-
-
-def _command(
-    verbs: argparse._SubParsersAction, name: str, run: Handler, text: str
-) -> argparse.ArgumentParser:
-    description = f"{text[0].upper()}{text[1:]}."
-    parser = verbs.add_parser(name, help=text, description=description)
-    parser.set_defaults(run=run)
+    cli_npu.add_doctor(verbs)
+    command(verbs, "version", commands.version, "versions of what answers depend on")
     return parser
 
 
 def _add_data(verbs: argparse._SubParsersAction) -> None:
     data = verbs.add_parser("data", help="make training data", description="Make training data.")
     kinds = data.add_subparsers(title="data sets", metavar="WHAT", required=True)
-    add = _command(kinds, "cockpit", commands.data_cockpit, "draw cockpit scenes with questions")
+    add = command(kinds, "cockpit", commands.data_cockpit, "draw cockpit scenes with questions")
     add.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write")
     _add_tasks(add)
-    add.add_argument("--n", type=_positive, default=1000, help="rows in all (default 1000)")
-    add.add_argument("--seed", type=_natural, default=0, help="which scenes (default 0)")
+    add.add_argument("--n", type=positive, default=1000, help="rows in all (default 1000)")
+    add.add_argument("--seed", type=natural, default=0, help="which scenes (default 0)")
     add.add_argument("--split", choices=("train", "val", "test"), default="train")
     add.add_argument(
         "--format", choices=("messages", "llava", "parquet", "webdataset"), default="messages"
@@ -130,14 +129,14 @@ def _add_data(verbs: argparse._SubParsersAction) -> None:
 
 
 def _add_tokenizer(verbs: argparse._SubParsersAction) -> None:
-    add = _command(verbs, "tokenizer", commands.tokenizer, "train a byte-level BPE tokenizer")
+    add = command(verbs, "tokenizer", commands.tokenizer, "train a byte-level BPE tokenizer")
     add.add_argument("data", nargs="+", type=Path, metavar="DIR|JSONL", help="rows to learn from")
     add.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
-    add.add_argument("--vocab-size", type=_positive, default=1024, help="default 1024")
+    add.add_argument("--vocab-size", type=positive, default=1024, help="default 1024")
 
 
 def _add_train(verbs: argparse._SubParsersAction) -> None:
-    add = _command(
+    add = command(
         verbs, "train", commands.train, "run a recipe's training stages; goes on where it stopped"
     )
     add.add_argument("--recipe", required=True, metavar="NAME", help="tiny, ...")
@@ -156,62 +155,63 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
 
 
 def _add_compress(verbs: argparse._SubParsersAction) -> None:
-    add = _command(verbs, "compress", commands.compress, "quantise a checkpoint")
+    add = command(verbs, "compress", commands.compress, "quantise a checkpoint")
     add.add_argument("checkpoint", metavar="CHECKPOINT")
     add.add_argument("--recipe", choices=("ptq",), default="ptq", help="after training (default)")
     add.add_argument("--precision", default="w4a16", metavar="NAME", help="default w4a16")
     add.add_argument("--data", type=Path, required=True, metavar="DIR", help="calibration rows")
-    add.add_argument("--samples", type=_positive, default=128, help="how many rows (default 128)")
+    add.add_argument("--samples", type=positive, default=128, help="how many rows (default 128)")
+    add.add_argument("--chip", metavar="NAME", help="report what this chip makes of it as well")
     add.add_argument("-o", "--output", type=Path, required=True, metavar="CHECKPOINT")
 
 
 def _add_export(verbs: argparse._SubParsersAction) -> None:
-    add = _command(verbs, "export", commands.export, "turn a quantised checkpoint into a bundle")
+    add = command(verbs, "export", commands.export, "turn a quantised checkpoint into a bundle")
     add.add_argument("checkpoint", metavar="CHECKPOINT")
     add.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE")
     add.add_argument(
         "--targets", nargs="+", choices=("cpu", "qdq", "float"), default=["cpu", "qdq"]
     )
-    add.add_argument("--context", type=_positive, default=1024, help="tokens (default 1024)")
+    add.add_argument("--context", type=positive, default=1024, help="tokens (default 1024)")
 
 
 def _add_infer(verbs: argparse._SubParsersAction) -> None:
-    add = _command(verbs, "infer", commands.infer, "answer one prompt, or chat when there is no -p")
+    add = command(verbs, "infer", commands.infer, "answer one prompt, or chat when there is no -p")
     verbs.choices["run"] = add  # a second name, without a line of its own in the help
-    _add_bundle(add)
+    add_bundle(add)
     add.add_argument("--image", action="append", default=[], metavar="FILE", help="repeatable")
     add.add_argument("-p", "--prompt", help="the question; without it, a chat")
     add.add_argument("--system", help="system message")
     add.add_argument("--json", action="store_true", help="print text, usage and timings as JSON")
     _add_target(add)
     sampling = add.add_argument_group("sampling (greedy unless told)")
-    sampling.add_argument("--max-tokens", type=_positive, default=256, help="default 256")
+    sampling.add_argument("--max-tokens", type=positive, default=256, help="default 256")
     sampling.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     sampling.add_argument("--top-k", type=int, default=0, help="0 is off (default)")
     sampling.add_argument("--top-p", type=float, default=1.0, help="1 is off (default)")
     sampling.add_argument("--min-p", type=float, default=0.0, help="0 is off (default)")
     sampling.add_argument("--repetition-penalty", type=float, default=1.0, help="1 is off")
-    sampling.add_argument("--seed", type=_natural, help="the same answer every time")
+    sampling.add_argument("--seed", type=natural, help="the same answer every time")
     sampling.add_argument("--stop", action="append", default=[], metavar="TEXT", help="repeatable")
 
 
 def _add_eval(verbs: argparse._SubParsersAction) -> None:
-    add = _command(verbs, "eval", commands.evaluate, "exact match on the held-out cockpit split")
-    _add_bundle(add, "BUNDLE|CHECKPOINT")
+    add = command(verbs, "eval", commands.evaluate, "exact match on the held-out cockpit split")
+    add_bundle(add, "BUNDLE|CHECKPOINT")
     add.add_argument(
         "--target",
         choices=("cpu", "qdq", "float", "torch"),
         help="graphs of a bundle (default cpu), or torch: the checkpoint itself in PyTorch",
     )
-    _add_device(add)
+    add_device(add)
     add.add_argument(
         "--tasks",
         nargs="+",
         metavar="TASK",
         help="default: all cockpit tasks; `pairs` asks about two pictures at a time",
     )
-    add.add_argument("--n", type=_positive, default=1000, help="questions per task (default 1000)")
-    add.add_argument("--seed", type=_natural, default=0, help="which questions (default 0)")
+    add.add_argument("--n", type=positive, default=1000, help="questions per task (default 1000)")
+    add.add_argument("--seed", type=natural, default=0, help="which questions (default 0)")
     add.add_argument(
         "--split",
         choices=("val", "test"),
@@ -224,27 +224,12 @@ def _add_eval(verbs: argparse._SubParsersAction) -> None:
 
 
 def _add_compare(verbs: argparse._SubParsersAction) -> None:
-    add = _command(
+    add = command(
         verbs, "compare", commands.compare, "paired difference of two `eval --records` files"
     )
     add.add_argument("a", type=Path, metavar="A.jsonl")
     add.add_argument("b", type=Path, metavar="B.jsonl")
     add.add_argument("--json", action="store_true")
-
-
-def _add_doctor(verbs: argparse._SubParsersAction) -> None:
-    add = _command(
-        verbs, "doctor", commands_npu.doctor, "what can run here, what runs where, and why not"
-    )
-    _add_bundle(add)
-    add.add_argument("--chip", metavar="NAME", help="which one to emulate (default SA8295P)")
-    add.add_argument("--json", action="store_true", help="print the report as JSON")
-
-
-def _add_bundle(parser: argparse.ArgumentParser, metavar: str = "BUNDLE") -> None:
-    parser.add_argument(
-        "bundle", nargs="?", metavar=metavar, help="folder or name (default: the embedded bundle)"
-    )
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
@@ -253,41 +238,11 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
         choices=("cpu", "qdq", "float"),
         help="graphs of the bundle: default cpu; the NPU and its emulator take qdq",
     )
-    _add_device(parser)
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    where = parser.add_argument_group("where it runs")
-    where.add_argument(
-        "--device",
-        choices=("cpu", "npu", "auto", "htp-emulator"),
-        help="cpu (default); npu of this machine (untested on hardware); auto: npu, else cpu; "
-        "htp-emulator: compiled for a chip and emulated, slowly (Linux x86-64)",
-    )
-    where.add_argument("--chip", metavar="NAME", help="which one to emulate (SA8295P), or to be on")
-    where.add_argument(
-        "--require-npu",
-        action="store_true",
-        help="fail unless every graph runs whole on an NPU (implies --device npu)",
-    )
+    add_device(parser)
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="default: all tasks")
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _natural(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    if not re.fullmatch(r"\d{1,18}", text, re.ASCII) or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} up")
-    return int(text)
 
 
 def _extra_of(module: str) -> str | None:

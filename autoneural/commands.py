@@ -109,6 +109,7 @@ def compress(args: argparse.Namespace) -> None:
             args.output,
             precision=args.precision,
             samples=args.samples,
+            chip=args.chip,
             progress=progress,
         )
     report.print()

@@ -75,9 +75,12 @@ class OutputQuantizer(nn.Module):
 
     scale: Tensor
 
-    def __init__(self, bits: int, observer_name: ObserverName = "minmax") -> None:
+    def __init__(
+        self, bits: int, observer_name: ObserverName = "minmax", *, symmetric: bool = False
+    ) -> None:
         super().__init__()
         self.bits = bits
+        self.symmetric = symmetric
         self.observer_name: ObserverName = observer_name
         self.observer: Observer = make_observer(observer_name, bits)
         self.encoding: Encoding | None = None
@@ -121,10 +124,13 @@ class WeightQuantizer(nn.Module):
         self.hessian = product if self.hessian is None else self.hessian + product
 
     @torch.no_grad()
-    def round(self, weight: Tensor) -> None:
-        """Choose the integers, and put what they stand for into `weight`."""
+    def round(self, weight: Tensor, nearest: bool = False) -> None:
+        """Choose the integers, and put what they stand for into `weight`.
+
+        `nearest`: nothing is searched for, the largest weight of a row takes the largest integer.
+        """
         rows = weight.detach().float().reshape(weight.shape[0] if self.axis == 0 else 1, -1)
-        if self.bits > 8:
+        if self.bits > 8 or nearest:
             scale = torch.from_numpy(symmetric_scale(rows.abs().amax(1).cpu().numpy(), self.bits))
             scale = scale.to(rows.device)
         else:
@@ -154,7 +160,14 @@ def quantize(model: ModelT, precision: Precision) -> ModelT:
     """
     ranges = check_layers(model)
     outputs = {p: b for p in ranges if (b := bits_for(precision.activations, p)) is not None}
-    quantizers = {path: OutputQuantizer(bits, precision.observer) for path, bits in outputs.items()}
+    quantizers = {
+        path: OutputQuantizer(
+            bits,
+            precision.observer,
+            symmetric=any(fnmatchcase(path, pattern) for pattern in precision.symmetric),
+        )
+        for path, bits in outputs.items()
+    }
     for group in tie_groups(precision.ties, quantizers):
         quantizers.update(dict.fromkeys(group, quantizers[group[0]]))
     for path, quantizer in quantizers.items():
@@ -220,7 +233,12 @@ def _attach_weights(model: nn.Module, precision: Precision) -> None:
             bits = VECTOR_BITS if vector else bits_for(precision.weights, path)
             if bits is not None:
                 axis = None if vector or bits == VECTOR_BITS else 0
-                module.add_module(_WEIGHT, WeightQuantizer(name, bits, axis))
+                attach_weight(module, WeightQuantizer(name, bits, axis))
+
+
+def attach_weight(module: nn.Module, quantizer: WeightQuantizer) -> None:
+    """Let `quantizer` hold the integers of one of `module`'s parameters."""
+    module.add_module(_WEIGHT, quantizer)
 
 
 def output_quantizers(model: nn.Module) -> Iterator[tuple[str, OutputQuantizer]]:
@@ -276,17 +294,22 @@ def _watch_input(module: nn.Module, args: tuple[Tensor, ...]) -> None:
     quantizer.watch(args[0])
 
 
-def round_weights(model: nn.Module) -> None:
+def round_weights(model: nn.Module, nearest: bool = False) -> None:
     """Fix the integers of every weight that is still in floating point.
 
-    4-bit linears use the inputs seen by `Calibration`; UserError when they saw none.
+    4-bit linears use the inputs seen by `Calibration`; UserError when they saw none. With `nearest`
+    no inputs are needed and nothing is searched for: quick, and only for models that need not
+    answer well.
     """
     for path, module, quantizer in weight_quantizers(model):
         if quantizer.integers is not None:
             continue
-        if isinstance(module, nn.Linear) and quantizer.bits == 4 and quantizer.hessian is None:
+        starved = (
+            isinstance(module, nn.Linear) and quantizer.bits == 4 and quantizer.hessian is None
+        )
+        if starved and not nearest:
             raise UserError(f"{path}: no calibration data reached it; calibrate before rounding")
-        quantizer.round(module.get_parameter(quantizer.parameter))
+        quantizer.round(module.get_parameter(quantizer.parameter), nearest)
 
 
 def freeze(model: nn.Module, precision: Precision) -> dict[str, Any]:
@@ -321,6 +344,8 @@ def _encoding_of(path: str, quantizer: OutputQuantizer) -> Encoding:
         )
     if not np.isfinite(bounds).all():
         raise UserError(f"{path}: calibration saw {bounds}; the float model overflows here")
+    if quantizer.symmetric:
+        return symmetric_encoding(max(map(abs, bounds)), quantizer.bits)
     return affine_encoding(*bounds, quantizer.bits)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -47,12 +47,16 @@ class MaskPaths:
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """A whole recipe. Weight rules are for matrices and filters; vectors are always 16 bits."""
+    """A whole recipe. Weight rules are for matrices and filters; vectors are always 16 bits.
+
+    `symmetric`: patterns of outputs whose zero point is the middle, whatever their range.
+    """
 
     name: str
     weights: tuple[Rule, ...]
     activations: tuple[Rule, ...] = (Rule("*", 16),)
     fixed: tuple[FixedRange, ...] = ()
+    symmetric: tuple[str, ...] = ()
     ties: tuple[tuple[str, ...], ...] = ()
     mask: MaskPaths | None = None
     observer: ObserverName = "minmax"
@@ -90,6 +94,7 @@ def _match(pattern: str, path: str) -> str | None:
 
 _DECODER = "language_model.model"
 _LAYER = f"{_DECODER}.layers.{{layer}}"
+_ATTENTION = f"{_LAYER}.self_attn"
 _VLM_TIES = (
     (
         "projector.linear_2",
@@ -97,10 +102,16 @@ _VLM_TIES = (
         "language_model.model.inputs_embeds",
     ),
     (f"{_LAYER}.conv.gate_in", f"{_LAYER}.conv.window"),
-    (f"{_LAYER}.self_attn.k_rotary.add", f"{_LAYER}.self_attn.keys"),
-    (f"{_LAYER}.self_attn.v_proj", f"{_LAYER}.self_attn.values"),
     # A mean stays inside the range of what it averages; at 256 px the pool is not even there.
     ("vision_encoder.msfa.ffn.pw_proj.bn", "vision_encoder.msfa.pool"),
+)
+_CACHE_TIES = tuple(
+    (f"{_ATTENTION}.{name}_rows", f"{_ATTENTION}.{name}s") for name in ("key", "value")
+)
+# In a cache of 16 bits also what computes the rows: then nothing is rounded on the way in.
+_CACHE16_TIES = tuple(
+    (f"{_ATTENTION}.{source}", *tie)
+    for source, tie in zip(("k_rotary.add", "v_proj"), _CACHE_TIES, strict=True)
 )
 _VLM_FIXED = (
     FixedRange("vision_encoder.pixels", 1.0),
@@ -115,26 +126,37 @@ _VLM_MASK = MaskPaths(
     scores=f"{_DECODER}.layers.*.self_attn.scores",
     masked=f"{_DECODER}.layers.*.self_attn.mask_add",
 )
-# The table of positions is a constant, read without calling the module.
-_ACTIVATIONS = (Rule("*.position_embedding", None), Rule("*", 16))
+# The table of positions is a constant, read without calling the module; the second operand of a
+# product is read as it was written.
+_ACTIVATIONS = (Rule("*.position_embedding", None), Rule("*.second", None), Rule("*", 16))
+_SECOND_OPERANDS = "vision_encoder.*.second"
+_CACHE = tuple(
+    f"{_DECODER}.layers.*.self_attn.{name}" for name in ("key_rows", "keys", "value_rows", "values")
+)
 _CONVOLUTIONS = (Rule("*.conv.conv", 8), Rule("*.position_embedding", 16))
 
+_W4A16 = Precision(
+    name="w4a16",
+    weights=(*_CONVOLUTIONS, Rule(f"{_DECODER}.layers.*", 4), Rule("*", 8)),
+    activations=_ACTIVATIONS,
+    fixed=_VLM_FIXED,
+    ties=(*_VLM_TIES, *_CACHE16_TIES),
+    mask=_VLM_MASK,
+)
+# Rows are computed in 16 bits and converted once, where they enter the cache of 8; keys and values
+# of the vision encoder where a product reads them, as chips do unasked. Symmetric: the engine
+# multiplies by signed integers (target/htp_product.py), and as int8 of zero point 0, which other
+# tools use, a cache is the same integers less 128.
+_W4A16KV8 = replace(
+    _W4A16,
+    name="w4a16kv8",
+    activations=(
+        *(Rule(pattern, 8) for pattern in (*_CACHE, _SECOND_OPERANDS)),
+        *_ACTIVATIONS,
+    ),
+    ties=(*_VLM_TIES, *_CACHE_TIES),
+    symmetric=(*_CACHE, _SECOND_OPERANDS),
+)
+_W8A16 = replace(_W4A16, name="w8a16", weights=(*_CONVOLUTIONS, Rule("*", 8)))
 
-def _vlm_precision(name: str, *decoder: Rule) -> Precision:
-    return Precision(
-        name=name,
-        weights=(*_CONVOLUTIONS, *decoder, Rule("*", 8)),
-        activations=_ACTIVATIONS,
-        fixed=_VLM_FIXED,
-        ties=_VLM_TIES,
-        mask=_VLM_MASK,
-    )
-
-
-PRECISIONS: dict[str, Precision] = {
-    precision.name: precision
-    for precision in (
-        _vlm_precision("w4a16", Rule(f"{_DECODER}.layers.*", 4)),
-        _vlm_precision("w8a16"),
-    )
-}
+PRECISIONS: dict[str, Precision] = {p.name: p for p in (_W4A16, _W4A16KV8, _W8A16)}

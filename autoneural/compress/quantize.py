@@ -8,8 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,13 @@ from autoneural.checkpoint import (
     save_checkpoint,
     weights_hash,
 )
+from autoneural.compress.chip import compute_as
 from autoneural.compress.fake_quant import (
     VERSION,
     Calibration,
+    WeightQuantizer,
     apply_encodings,
+    attach_weight,
     freeze,
     output_quantizers,
     parse_encoding,
@@ -40,9 +43,12 @@ from autoneural.compress.fake_quant import (
 )
 from autoneural.compress.precision import PRECISIONS, Precision
 from autoneural.compress.report import ModuleError, Report, Run, compare
+from autoneural.compress.snap import snap_scales
+from autoneural.compress.wiring import trace
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
 from autoneural.model.vlm import VLM
+from autoneural.target.chips import Chip
 from autoneural.target.numerics import Encoding, dequantize_symmetric, pack_int4, unpack_int4
 
 _SCALE = "_scale"
@@ -78,6 +84,7 @@ def post_training_quantize(
     out: str | Path,
     *,
     precision: Precision = PRECISIONS["w4a16"],
+    chip: Chip | None = None,
     compared: int = 8,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Report:
@@ -85,7 +92,8 @@ def post_training_quantize(
 
     `samples` should be training conversations, with images and without; each runs one forward
     of the model it is given. `compared` of them are used for
-    the report. `progress` is called with (stage, done, total).
+    the report, which says what `chip` makes of the model too. `progress` is called with (stage,
+    done, total).
     Raises UserError for a checkpoint that is quantised already, or when no sample reaches a layer.
     """
     source = load_checkpoint(checkpoint)
@@ -99,7 +107,10 @@ def post_training_quantize(
     reference = _float_model(source.config, source.state_dict, folder)
     model = _float_model(source.config, source.state_dict, folder)
     encodings = calibrate(model, samples, precision, progress)
-    report = build_report(reference, model, samples[:compared], precision)
+    report = build_report(reference, model, samples[:compared], precision, chip)
+    metrics: dict[str, Any] = {"sqnr_db": report.summary()}
+    if chip is not None:
+        metrics[f"sqnr_db_{chip.generation}"] = report.chip_summary()
     save_checkpoint(
         out,
         frozen_tensors(model),
@@ -112,7 +123,7 @@ def post_training_quantize(
             "parent": weights_hash(folder),
             "parent_recipe": source.recipe,
             "licences": source.recipe.get("licences", {}),
-            "metrics": {"sqnr_db": report.summary()},
+            "metrics": metrics,
         },
         encodings=encodings,
     )
@@ -124,13 +135,26 @@ def calibrate(
     samples: Sequence[Run],
     precision: Precision,
     progress: Callable[[str, int, int], None] | None = None,
+    *,
+    nearest: bool = False,
+    snap: bool = True,
 ) -> dict[str, Any]:
-    """Quantise `model` in place with two passes over `samples`; returns its encodings."""
+    """Quantise `model` in place with two passes over `samples`; returns its encodings.
+
+    `nearest` leaves out the first: weights are rounded without looking at their inputs, in seconds
+    at any size, for models whose shapes matter and not their answers. `snap` moves scales by a
+    hair, to what the multipliers of old chips can hold (`snap_scales`).
+    """
     quantize(model, precision)
-    _calibration_pass(model, samples, "inputs", progress)
-    round_weights(model)
+    if not nearest:
+        _calibration_pass(model, samples, "inputs", progress)
+    round_weights(model, nearest)
     _calibration_pass(model, samples, "ranges", progress)
-    return freeze(model, precision)
+    encodings = freeze(model, precision)
+    if snap:
+        moved = snap_scales(model, trace(model, samples))
+        encodings["activations"] |= {path: asdict(encoding) for path, encoding in moved.items()}
+    return encodings
 
 
 @torch.inference_mode()
@@ -148,10 +172,15 @@ def _calibration_pass(
 
 
 def build_report(
-    reference: nn.Module, model: nn.Module, samples: Sequence[Run], precision: Precision
+    reference: nn.Module,
+    model: nn.Module,
+    samples: Sequence[Run],
+    precision: Precision,
+    chip: Chip | None = None,
 ) -> Report:
     """Per-module error of `model` (frozen) against `reference` (float), worst first.
 
+    With `chip` also as that chip computes the model, where it is worst.
     Masks are left out: the two models stand for minus infinity by different numbers.
     """
     mask = precision.mask
@@ -162,6 +191,12 @@ def build_report(
         if not any(fnmatchcase(path, pattern) for pattern in hidden)
     }
     bits = {path: q.bits for path, _, q in weight_quantizers(model)}
+    plain = compare(reference, model, list(outputs), samples)
+    on_chip: dict[str, tuple[float, float]] = {}
+    if chip is not None:
+        compute_as(model, chip.htp, trace(model, samples))
+        on_chip = compare(reference, model, list(outputs), samples)
+        compute_as(model, None)
     errors = [
         ModuleError(
             path=path,
@@ -170,10 +205,12 @@ def build_report(
             rms_error=rms,
             weight_bits=bits.get(path),
             activation_bits=outputs[path].bits,
+            chip_sqnr_db=on_chip[path][0] if on_chip else None,
         )
-        for path, (sqnr, rms) in compare(reference, model, list(outputs), samples).items()
+        for path, (sqnr, rms) in plain.items()
     ]
-    return Report(tuple(sorted(errors, key=lambda error: error.sqnr_db)))
+    errors.sort(key=lambda error: error.lowest_db)
+    return Report(tuple(errors), None if chip is None else chip.name)
 
 
 def frozen_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -223,11 +260,12 @@ def activation_encodings(checkpoint: Checkpoint) -> dict[str, Encoding]:
     return {path: parse_encoding(path, values) for path, values in activations.items()}
 
 
-def load_quantized(name: str | Path, *, activations: bool = True) -> VLM:
+def load_quantized(name: str | Path, *, activations: bool = True, chip: Chip | None = None) -> VLM:
     """The model of a quantised checkpoint, in eval mode, fp32, on its frozen integers.
 
     With `activations` every output is rounded to its encoding, so that it computes what the QDQ
-    graphs compute, `generate` included; without, only the weights are (what export traces).
+    graphs compute, `generate` included; without, only the weights are (what export traces). With
+    `chip` it computes what that chip computes, as far as we know it (`compute_as` switches).
     Raises UserError when the checkpoint is damaged or not quantised.
     """
     checkpoint = load_checkpoint(name)
@@ -239,9 +277,30 @@ def load_quantized(name: str | Path, *, activations: bool = True) -> VLM:
         if key.removesuffix(_SCALE) == key or key.removesuffix(_SCALE) not in weights
     }
     model = _float_model(checkpoint.config, state, name)
-    if activations:
+    if activations or chip is not None:
         apply_encodings(model, encodings["activations"])
+    if chip is not None:
+        _hold_weights(model, weights)
+        compute_as(model, chip.htp, trace(model, [_shortest_sample(checkpoint.config)]))
     return model
+
+
+def _hold_weights(model: VLM, weights: Mapping[str, IntegerWeight]) -> None:
+    """Give every module its integers back, which it has computed with since it was read."""
+    for name, weight in weights.items():
+        path, _, parameter = name.rpartition(".")
+        quantizer = WeightQuantizer(parameter, weight.bits, 0 if weight.scale.ndim else None)
+        quantizer.integers = torch.from_numpy(weight.values.astype(np.int16))
+        quantizer.scale = torch.from_numpy(weight.scale)
+        attach_weight(model.get_submodule(path), quantizer)
+
+
+def _shortest_sample(config: ModelConfig) -> Sample:
+    """Reaches every module: a black picture and two tokens."""
+    image_id = 1
+    ids = torch.tensor([[image_id] * config.vision.num_tokens + [0, 0]])
+    pixels = torch.zeros(1, 3, config.vision.image_size, config.vision.image_size)
+    return Sample(input_ids_BT=ids, pixels_BCHW=pixels, image_token_id=image_id)
 
 
 def _encodings(checkpoint: Checkpoint) -> dict[str, Any]:

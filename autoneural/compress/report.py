@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +29,10 @@ class Run(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleError:
-    """Error of one module's output. `weight_bits` is None where it has no integer weight."""
+    """Error of one module's output. `weight_bits` is None where it has no integer weight.
+
+    `chip_sqnr_db` is that of the model as a chip computes it; None where no chip was asked for.
+    """
 
     path: str
     kind: str
@@ -37,34 +40,39 @@ class ModuleError:
     rms_error: float
     weight_bits: int | None
     activation_bits: int
+    chip_sqnr_db: float | None = None
+
+    @property
+    def lowest_db(self) -> float:
+        """SQNR on the chip where there is one, else as ONNX defines it."""
+        return self.sqnr_db if self.chip_sqnr_db is None else self.chip_sqnr_db
 
 
 @dataclass(frozen=True)
 class Report:
-    """Errors of all compared modules, worst first."""
+    """Errors of all compared modules, worst first; `chip` is the name of the one they ran on."""
 
     modules: tuple[ModuleError, ...]
+    chip: str | None = None
 
     def __getitem__(self, path: str) -> ModuleError:
         return next(module for module in self.modules if module.path == path)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: {"modules": [...]}; an exact module has `sqnr_db` null."""
+        """JSON-ready: {"chip", "modules": [...]}; an exact module has `sqnr_db` null."""
         rows = [asdict(module) for module in self.modules]
         for row in rows:
-            row["sqnr_db"] = row["sqnr_db"] if math.isfinite(row["sqnr_db"]) else None
-        return {"modules": rows}
+            for name in ("sqnr_db", "chip_sqnr_db"):
+                row[name] = _finite(row[name])
+        return {"chip": self.chip, "modules": rows}
 
     def summary(self) -> dict[str, float]:
         """SQNR in dB of the parts that matter, for recipe.json: worst, median, parts' ends."""
-        ends = ("vision_encoder.msfa.norm", "projector.linear_2", "language_model.lm_head")
-        figures = [
-            round(module.sqnr_db, 2) for module in self.modules if math.isfinite(module.sqnr_db)
-        ]
-        found = {m.path: round(m.sqnr_db, 2) for m in self.modules if m.path in ends}
-        if not figures:
-            return found
-        return {"worst": figures[0], "median": figures[len(figures) // 2], **found}
+        return _summary({module.path: module.sqnr_db for module in self.modules})
+
+    def chip_summary(self) -> dict[str, float]:
+        """The same of the model as the chip computes it; empty without a chip."""
+        return _summary({m.path: m.lowest_db for m in self.modules} if self.chip else {})
 
     def save(self, path: str | Path) -> None:
         """Write `to_dict` to a JSON file."""
@@ -76,7 +84,8 @@ class Report:
         table.add_column("module", overflow="fold")
         for name in ("kind", "bits"):
             table.add_column(name)
-        for name in ("SQNR dB", "RMS error"):
+        on_chip = [] if self.chip is None else [f"on {self.chip}"]
+        for name in ("SQNR dB", "RMS error", *on_chip):
             table.add_column(name, justify="right")
         for module in self.modules[:rows]:
             weight = f"w{module.weight_bits}" if module.weight_bits else ""
@@ -86,8 +95,22 @@ class Report:
                 f"{weight}a{module.activation_bits}",
                 f"{module.sqnr_db:.1f}",
                 f"{100 * module.rms_error:.3f}%",
+                *([f"{module.lowest_db:.1f}"] if self.chip else []),
             )
         (console or Console()).print(table)
+
+
+def _summary(figures: Mapping[str, float]) -> dict[str, float]:
+    ends = ("vision_encoder.msfa.norm", "projector.linear_2", "language_model.lm_head")
+    found = {path: round(figures[path], 2) for path in ends if path in figures}
+    finite = sorted(figure for figure in figures.values() if math.isfinite(figure))
+    if not finite:
+        return found
+    return {"worst": round(finite[0], 2), "median": round(finite[len(finite) // 2], 2), **found}
+
+
+def _finite(figure: float | None) -> float | None:
+    return figure if figure is not None and math.isfinite(figure) else None
 
 
 @dataclass

@@ -16,10 +16,14 @@ from collections.abc import Iterator
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
+from torch import nn
 
 from autoneural.export.graphs import TorchGraph
 from autoneural.export.passes.fold_pad_into_conv import FoldPadIntoConv
 from autoneural.export.passes.matmul_add_to_gemm import MatMulAddToGemm
+from autoneural.export.passes.max_rank import MaxRank
+from autoneural.export.passes.whole_norms import WholeNorms
+from autoneural.model.layers import RMSNorm
 from autoneural.onnx_save import WeightFile, save_model
 
 __all__ = [
@@ -42,6 +46,7 @@ def export_graph(graph: TorchGraph) -> ir.Model:
     """Trace one static graph. Pads are folded into convolutions, biased linears are Gemm.
 
     Values keep the contract's input and output names; each node's metadata names its module.
+    Raises UserError naming the layer that no NPU would take: a norm in pieces, a rank above 5.
     """
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -60,6 +65,9 @@ def export_graph(graph: TorchGraph) -> ir.Model:
     model.graph.name = graph.key.name
     _record_modules(model)
     ir.passes.Sequential(FoldPadIntoConv(), MatMulAddToGemm(), RemoveUnusedNodesPass())(model)
+    # On their own: a sequence of passes would wrap what they say in words about itself.
+    for check in (WholeNorms(_norms(graph.module)), MaxRank()):
+        check(model)
     return model
 
 
@@ -71,6 +79,15 @@ def module_of(node: ir.Node) -> str:
 def model_bytes(model: ir.Model) -> bytes:
     """The whole model, weights inside: for sessions in tests and probes (below 2 GB)."""
     return ir.to_proto(model).SerializeToString()
+
+
+def _norms(module: nn.Module) -> dict[str, str]:
+    """Path of each norm -> the operator it must become."""
+    return {
+        path: "RMSNormalization" if isinstance(child, RMSNorm) else "LayerNormalization"
+        for path, child in module.named_modules()
+        if isinstance(child, RMSNorm | nn.LayerNorm)
+    }
 
 
 def _record_modules(model: ir.Model) -> None:

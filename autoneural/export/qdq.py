@@ -7,11 +7,15 @@
 An encoding belongs to a module: the node that ends the module's arithmetic produces it. A node
 that only moves data takes its input's encoding. Any other node without one is an error, because
 an NPU would refuse it or guess.
+
+What a concatenation joins must have the width of its result. Rows computed in another (16 bits, for
+an 8-bit cache) are converted once, on their way in, and leave the graph converted; what is in the
+cache already is never touched. Inputs of the same width and another scale are left to the NPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -58,11 +62,11 @@ def quantize_graph(model: ir.Model, quantization: Quantization) -> dict[str, Enc
 
     Raises UserError naming the first layer that has no encoding or no frozen weight.
     """
-    encodings = resolve_encodings(model.graph, quantization.activations)
+    encodings, written = resolve_encodings(model.graph, quantization.activations)
     ends = [str(v.name) for v in (*model.graph.inputs, *model.graph.outputs)]
     try:
         IntegerWeights(quantization.weights, encodings)(model)
-        InsertQDQ(encodings)(model)
+        InsertQDQ(encodings, written)(model)
     except (KeyError, ValueError) as error:
         raise UserError(f"{model.graph.name}: {error.args[0]}") from error
     return {name: encodings[name] for name in ends}
@@ -79,9 +83,15 @@ def pack_graph(
         raise UserError(f"{model.graph.name}: {error.args[0]}") from error
 
 
-def resolve_encodings(graph: ir.Graph, activations: Mapping[str, Encoding]) -> dict[str, Encoding]:
-    """Value name -> encoding, for every float graph input and node output."""
+def resolve_encodings(
+    graph: ir.Graph, activations: Mapping[str, Encoding]
+) -> tuple[dict[str, Encoding], dict[str, Encoding]]:
+    """The encoding of every float graph input and node output by name, as its readers see it.
+
+    The second mapping holds the encoding its producer writes, where that is another.
+    """
     found: dict[str, Encoding] = {}
+    written: dict[str, Encoding] = {}
     for value in graph.inputs:
         if value.dtype == ir.DataType.FLOAT:
             found[str(value.name)] = _input_encoding(graph, value, activations)
@@ -90,7 +100,37 @@ def resolve_encodings(graph: ir.Graph, activations: Mapping[str, Encoding]) -> d
         if floats:
             encoding = _node_encoding(graph, node, found, activations)
             found.update({str(value.name): encoding for value in floats})
-    return found
+            second = activations.get(f"{module_of(node)}.second")
+            if node.op_type == "Concat":
+                read, values = encoding, node.inputs
+            elif node.op_type == "MatMul" and second is not None:
+                read, values = second, node.inputs[1:]
+            else:
+                continue
+            for value in _of_another_width(graph, node, values, read.bits, found):
+                written[value], found[value] = found[value], read
+    return found, written
+
+
+def _of_another_width(
+    graph: ir.Graph,
+    reader: ir.Node,
+    values: Sequence[ir.Value | None],
+    bits: int,
+    found: Mapping[str, Encoding],
+) -> list[str]:
+    """Those of the values that must be converted to be read in `bits` bits."""
+    known = [v for v in values if v is not None and v.name in found]
+    narrowed = [v for v in known if found[str(v.name)].bits != bits]
+    for value in narrowed:
+        others = [other for other, _ in value.uses() if other is not reader]
+        if value.producer() is None or others:
+            what = f"read by a {others[0].op_type} too" if others else "a graph input"
+            raise UserError(
+                f"{graph.name}: {module_of(reader)}: {value.name} has "
+                f"{found[str(value.name)].bits} bits, not {bits}, and is {what}; tie the two"
+            )
+    return [str(value.name) for value in narrowed]
 
 
 def _input_encoding(

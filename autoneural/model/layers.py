@@ -45,11 +45,22 @@ class Scale(nn.Module):
         return f"factor={self.factor}"
 
 
+class Range(nn.Module):
+    """Identity that gives an input's range a name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
 class MatMul(nn.Module):
-    """a @ b, batched over the leading dimensions."""
+    """a @ b, batched over the leading dimensions; b may be read in a range of its own, `second`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second = Range()
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return a @ b
+        return a @ self.second(b)
 
 
 class Softmax(nn.Module):
@@ -85,13 +96,6 @@ class Gelu(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(x, approximate="tanh")
-
-
-class Range(nn.Module):
-    """Identity that gives an input's range a name."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
 
 
 class RMSNorm(nn.Module):

@@ -25,31 +25,25 @@ def likely_cause(
         return None
     found = _engine_cause(layer, steps, htp) if on_engine else _other_cause(layer, steps)
     if check.fill is not None and check.fill < _UNFILLED:
-        found += f"; output range not filled ({check.fill:.1%} of its grid is used)"
+        found += f"; output range not filled ({check.fill:.1%} of it)"
     return found
 
 
 def _engine_cause(layer: Layer, steps: NDArray[np.int64], htp: int) -> str:
     if layer.weight_bits is None:
-        return "the compiler rounds the second operand to 8 bits: give it 8 bits in the recipe"
+        return "second operand rounded to 8 bits by the compiler: give it 8 bits in the recipe"
     constant, rest = _per_channel(steps, layer)
     if constant > 2 * rest and htp < 73:
-        return (
-            f"per-channel offset ({constant:.1f} steps rms): v{htp} rounds the multiplier to 11 "
-            "bits; snap the weight scales, or fill the output range"
-        )
+        return f"v{htp} rounds the multiplier to 11 bits: snap the weight scales"
     share, channel = _outlier(steps, layer)
     if share > 0.5:
         return f"channel {channel} holds {share:.0%} of the error: an outlier channel"
-    return (
-        f"the lower byte of the sum is cut off ({rest:.1f} steps rms): fill the input range, or "
-        f"give the weights more than {layer.weight_bits} bits"
-    )
+    return f"lower byte of the sum cut off: more than {layer.weight_bits} weight bits would help"
 
 
 def _other_cause(layer: Layer, steps: NDArray[np.int64]) -> str:
     if np.abs(steps).max() > 1 << 12:
-        return "values differ by large amounts: look for a layout, or scales that should be tied"
+        return "large differences: look for a layout, or for scales that should be tied"
     if layer.op in _LUT:
         return f"{layer.op} is approximated by the chip ({np.abs(steps).max()} steps at most)"
     return "rounding of the operator on the chip"

@@ -17,6 +17,7 @@ from autoneural.data.loader import fit
 from autoneural.data.processor import Processor
 from autoneural.data.tokenizer import Tokenizer
 from autoneural.errors import UserError
+from autoneural.target.chips import find_chip
 
 
 def quantize_checkpoint(
@@ -26,14 +27,19 @@ def quantize_checkpoint(
     *,
     precision: str = "w4a16",
     samples: int = 128,
+    chip: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Report:
-    """What `autoneural compress` does: names and paths in, a quantised folder and a report out."""
+    """What `autoneural compress` does: names and paths in, a quantised folder and a report out.
+
+    With `chip` the report says also what is left of each layer on that chip.
+    """
+    target = None if chip is None else find_chip(chip)
     if precision not in PRECISIONS:
         raise UserError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
     rows = calibration_samples(checkpoint, data, samples)
     return post_training_quantize(
-        checkpoint, rows, out, precision=PRECISIONS[precision], progress=progress
+        checkpoint, rows, out, precision=PRECISIONS[precision], chip=target, progress=progress
     )
 
 

@@ -56,7 +56,7 @@ def affine_encoding(low: float, high: float, bits: int = 16) -> Encoding:
 
 def symmetric_encoding(maximum: float, bits: int = 16) -> Encoding:
     """The encoding of [-maximum, maximum] that holds zero and both ends exactly."""
-    scale = np.float32(maximum / (2 ** (bits - 1) - 1))
+    scale = max(np.float32(maximum / (2 ** (bits - 1) - 1)), np.finfo(np.float32).tiny)
     return Encoding(bits=bits, scale=float(scale), zero_point=2 ** (bits - 1))
 
 

@@ -1,8 +1,17 @@
 """Rules and ties on module paths."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
+from autoneural.compress.fake_quant import output_quantizers, quantize
 from autoneural.compress.precision import PRECISIONS, Rule, bits_for, tie_groups
+from autoneural.compress.quantize import Sample, calibrate
+from autoneural.model.vlm import VLM
+from autoneural.target.numerics import Encoding, quantize_affine
+
+ATTENTION = "language_model.model.layers.1.self_attn"
 
 
 def test_first_matching_rule_decides() -> None:
@@ -33,3 +42,67 @@ def test_ties_are_per_layer() -> None:
 )
 def test_default_recipe(path: str, bits: int) -> None:
     assert bits_for(PRECISIONS["w4a16"].weights, path) == bits
+
+
+def shared(model: VLM, name: str) -> dict[str, set[str]]:
+    """Which modules of the attention layer have one range, by the first of them."""
+    quantize(model, PRECISIONS[name])
+    groups: dict[int, set[str]] = {}
+    for path, quantizer in output_quantizers(model):
+        if path.startswith(ATTENTION):
+            path = path.removeprefix(f"{ATTENTION}.")
+            groups.setdefault(id(quantizer), set()).add(path)
+    return {min(group): group for group in groups.values() if len(group) > 1}
+
+
+def test_a_cache_of_16_bits_has_the_encoding_of_what_computes_its_rows(model: VLM) -> None:
+    assert shared(model, "w4a16") == {
+        "k_rotary.add": {"k_rotary.add", "key_rows", "keys"},
+        "v_proj": {"v_proj", "value_rows", "values"},
+    }
+
+
+def test_a_cache_of_8_bits_has_that_of_its_rows_only(model: VLM) -> None:
+    assert shared(model, "w4a16kv8") == {
+        "key_rows": {"key_rows", "keys"},
+        "value_rows": {"value_rows", "values"},
+    }
+
+
+def test_kv8_is_w4a16_but_for_keys_and_values(model: VLM) -> None:
+    old, new = PRECISIONS["w4a16"], PRECISIONS["w4a16kv8"]
+    assert old.weights == new.weights
+    paths = [path for path, _ in model.named_modules()]
+    differ = {p for p in paths if bits_for(old.activations, p) != bits_for(new.activations, p)}
+    cache = ("key_rows", "keys", "value_rows", "values")
+    seconds = {path for path in paths if path.startswith("vision") and path.endswith(".second")}
+    assert differ == {f"{ATTENTION}.{name}" for name in cache} | seconds
+    assert len(seconds) == 4
+
+
+def test_kv8_keeps_a_symmetric_cache_and_hands_out_its_integers(
+    model: VLM, samples: list[Sample]
+) -> None:
+    activations = calibrate(model, samples, PRECISIONS["w4a16kv8"], nearest=True)["activations"]
+    rows = {}
+    for name in ("key_rows", "value_rows"):
+        encoding = Encoding(**activations[f"{ATTENTION}.{name}"])
+        assert (encoding.bits, encoding.zero_point) == (8, 128)
+        model.get_submodule(f"{ATTENTION}.{name}").register_forward_hook(
+            lambda _, __, output, e=encoding: rows.setdefault(e, output)
+        )
+    samples[0](model)
+    for encoding, real in rows.items():
+        steps = quantize_affine(real.numpy(), encoding).astype(int) - encoding.zero_point
+        assert np.unique(steps).size > 20
+        np.testing.assert_array_equal(steps.astype(np.float32) * np.float32(encoding.scale), real)
+        # Calibrated on this very sample: the largest value takes the last integer.
+        assert np.abs(steps).max() <= 127
+
+
+def test_symmetric_wins_over_a_range_of_one_sign(model: VLM, samples: list[Sample]) -> None:
+    symmetric = replace(PRECISIONS["w8a16"], symmetric=("*.silu",))
+    activations = calibrate(model, samples, symmetric, nearest=True)["activations"]
+    middles = {a["zero_point"] for path, a in activations.items() if path.endswith(".silu")}
+    assert middles == {1 << 15}
+    assert {a["zero_point"] for p, a in activations.items() if p.endswith(".gate")} != {1 << 15}

@@ -133,6 +133,18 @@ def test_sqnr_floors(model: VLM, samples: list[Sample]) -> None:
     assert 2 < four < worst(PRECISIONS["w8a16"].weights, "language_model")
 
 
+def test_nearest_rounding_needs_one_pass_and_no_search(model: VLM, samples: list[Sample]) -> None:
+    path = "language_model.model.layers.0.feed_forward.w1"
+    weight = model.get_submodule(path).weight.clone()
+    seen: list[tuple[str, int, int]] = []
+    # Snapping moves scales by a hair afterwards.
+    calibrate(model, samples, W4A16, lambda *s: seen.append(s), nearest=True, snap=False)
+    assert seen == [("ranges", done, len(samples)) for done in range(1, len(samples) + 1)]
+    scale = weight.abs().amax(1) / 7
+    nearest = (weight / scale[:, None]).round() * scale[:, None]
+    assert torch.equal(model.get_submodule(path).weight, nearest)
+
+
 def test_report_is_sorted_and_leaves_masks_out(
     float_checkpoint: Path, samples: list[Sample], tmp_path: Path
 ) -> None:

@@ -95,11 +95,21 @@ def random_inputs(graph: TorchGraph, seed: int = 0) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="session")
 def quantised() -> Quantised:
+    return quantise("w4a16")
+
+
+@pytest.fixture(scope="session")
+def quantised_kv8() -> Quantised:
+    """The same model with a cache of 8 bits."""
+    return quantise("w4a16kv8")
+
+
+def quantise(name: str) -> Quantised:
     torch.manual_seed(0)
     float_model, model = VLM(CONFIG).eval(), VLM(CONFIG).eval()
     _disturb(float_model)
     model.load_state_dict(float_model.state_dict())
-    precision = PRECISIONS["w4a16"]
+    precision = PRECISIONS[name]
     quantize(model, precision)
     with Calibration(model):
         for seed in range(4):

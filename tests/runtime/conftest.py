@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from autoneural.bundle import Bundle
+from autoneural.compress.precision import PRECISIONS
 from autoneural.compress.quantize import Sample, post_training_quantize
 from autoneural.data.messages import Message
 from autoneural.data.processor import Processor
@@ -49,6 +50,11 @@ def reference(tiny_checkpoint) -> Callable[[Engine, Sequence[Message], int], lis
 
 @pytest.fixture(scope="session")
 def quantised(tiny_checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quantise(tiny_checkpoint, tmp_path_factory.mktemp("quantised") / "tiny")
+
+
+def quantise(tiny_checkpoint, out: Path, precision: str = "w4a16") -> Path:
+    """The tiny model, calibrated on the conversations of these tests."""
     vision = tiny_checkpoint.model.config.vision
     processor = Processor(tiny_checkpoint.tokenizer, vision.image_size, vision.num_tokens)
     samples = []
@@ -62,16 +68,20 @@ def quantised(tiny_checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path
                 input_ids_BT=ids, pixels_BCHW=images, image_token_id=processor.tokenizer.image_id
             )
         )
-    out = tmp_path_factory.mktemp("quantised") / "tiny"
-    post_training_quantize(tiny_checkpoint.folder, samples, out)
+    post_training_quantize(tiny_checkpoint.folder, samples, out, precision=PRECISIONS[precision])
     return out
 
 
 @pytest.fixture(scope="session")
 def exported(quantised: Path) -> Bundle:
+    return export(quantised)
+
+
+def export(checkpoint: Path) -> Bundle:
+    """A bundle beside the checkpoint, with two widths."""
     return build_bundle(
-        quantised,
-        quantised.parent / "bundle",
+        checkpoint,
+        checkpoint.parent / "bundle",
         ("cpu", "qdq"),
         ExportOptions(context=128, prefill_width=16, verify=False),
         progress=lambda line: None,

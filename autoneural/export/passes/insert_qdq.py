@@ -3,6 +3,7 @@
     graph input  x (float)   ->  x (uint16) -> DQ -> readers
     inner value  v           ->  v -> Q -> DQ -> readers
     graph output y (float)   ->  y.float -> Q -> y (uint16), and Q -> DQ for readers inside
+    written in another one   ->  v -> Q' -> DQ' -> Q -> DQ -> readers  (a Convert to QNN's provider)
 
 With the outer pair cut away the host hands over and takes back integers: nothing is requantised
 between two graphs or two steps.
@@ -23,10 +24,16 @@ _ONNX_DTYPE = {8: ir.DataType.UINT8, 16: ir.DataType.UINT16}
 
 
 class InsertQDQ(ir.passes.InPlacePass):
-    """`encodings` maps the name of every float graph input and node output to its encoding."""
+    """`encodings` maps the name of every float graph input and node output to its encoding.
 
-    def __init__(self, encodings: Mapping[str, Encoding]) -> None:
+    `written` holds the encoding that the producer writes, for values that are read in another.
+    """
+
+    def __init__(
+        self, encodings: Mapping[str, Encoding], written: Mapping[str, Encoding] | None = None
+    ) -> None:
         self.encodings = encodings
+        self.written = written or {}
         self._parameters: dict[Encoding, tuple[ir.Value, ir.Value]] = {}
 
     def requires(self, model: ir.Model) -> None:
@@ -71,9 +78,11 @@ class InsertQDQ(ir.passes.InPlacePass):
         outputs = [i for i, output in enumerate(graph.outputs) if output is value]
         if outputs:
             value.name = f"{name}.float"
+        new = self._as_written(graph, value, name)
+        source = new[-1].outputs[0] if new else value
         quantized = name if outputs else f"{name}.int"
-        quantize = self._node(graph, "QuantizeLinear", value, encoding, quantized)
-        new = [quantize]
+        quantize = self._node(graph, "QuantizeLinear", source, encoding, quantized)
+        new.append(quantize)
         if readers:
             dequantize = self._node(
                 graph, "DequantizeLinear", quantize.outputs[0], encoding, f"{name}.real"
@@ -84,6 +93,15 @@ class InsertQDQ(ir.passes.InPlacePass):
         graph.insert_after(producer, new)
         for index in outputs:
             graph.outputs[index] = quantize.outputs[0]
+
+    def _as_written(self, graph: ir.Graph, value: ir.Value, name: str) -> list[ir.Node]:
+        """The pair that rounds a value as its producer writes it, if that is another encoding."""
+        if name not in self.written:
+            return []
+        encoding, stem = self.written[name], f"{name}.written"
+        quantize = self._node(graph, "QuantizeLinear", value, encoding, f"{stem}.int")
+        made = quantize.outputs[0]
+        return [quantize, self._node(graph, "DequantizeLinear", made, encoding, f"{stem}.real")]
 
     def _node(
         self, graph: ir.Graph, op_type: str, value: ir.Value, encoding: Encoding, output: str

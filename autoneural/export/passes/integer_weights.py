@@ -3,8 +3,8 @@
     MatMul  w [K, N]   per column,  axis 1        Conv, Gemm  w [N, ...]  per row, axis 0
     bias    int32,     scale = input scale * weight scale, so it adds straight to the accumulator
     norm    int16,     one scale                  other float constants: uint16, one scale
-    Mul by a frozen vector: the same integers as uint16 around 32768, because HTP takes both sides of
-    an elementwise operator in one type and runs it in floating point otherwise, without a word
+    Mul by a frozen vector: the same integers as uint16 around 32768, because HTP takes both sides
+    of an elementwise operator in one type and runs it in floating point otherwise, without a word
 
 Nothing is rounded twice: the integers and scales are those the compression froze. The zero points
 are written out although they are zero: without one, onnxruntime-qnn 2.7.0 compiles an INT4 weight

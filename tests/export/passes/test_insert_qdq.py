@@ -46,6 +46,24 @@ def test_integers_in_and_out_and_every_value_rounded_once():
     assert np.abs(np.asarray(got_z, int) - z.astype(int)).max() <= 1
 
 
+def test_a_value_written_in_another_encoding_is_converted_once_and_leaves_as_it_is_read():
+    model, narrow = parse(), Encoding(bits=8, scale=1 / 127, zero_point=128)
+    InsertQDQ({**ENCODINGS, "y": narrow}, {"y": ENCODINGS["y"]})(model)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    types = {v.name: v.type.tensor_type.elem_type for v in proto.graph.output}
+    assert types == {"y": onnx.TensorProto.UINT8, "z": onnx.TensorProto.UINT16}
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.array([[0, 20000, 41000, 65535]], np.uint16)
+    real = dequantize_affine(x, ENCODINGS["x"])
+    wide = quantize_affine(1 / (1 + np.exp(-real)), ENCODINGS["y"])
+    y = quantize_affine(dequantize_affine(wide, ENCODINGS["y"]), narrow)
+    z = quantize_affine(real * dequantize_affine(y, narrow), ENCODINGS["z"])
+    got_y, got_z = (np.asarray(array) for array in session.run(None, {"x": x}))
+    np.testing.assert_array_equal(got_y, y)
+    assert np.abs(got_z.astype(int) - z).max() <= 1
+
+
 def test_a_value_without_an_encoding_is_named():
     with pytest.raises(ir.passes.PreconditionError, match="no encoding for y"):
         InsertQDQ({k: v for k, v in ENCODINGS.items() if k != "y"})(parse())

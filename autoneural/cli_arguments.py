@@ -1,0 +1,54 @@
+"""What several sub-commands share: how they are declared, and arguments of one meaning."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+
+Handler = Callable[[argparse.Namespace], int | None]
+
+
+def command(
+    verbs: argparse._SubParsersAction, name: str, run: Handler, text: str
+) -> argparse.ArgumentParser:
+    description = f"{text[0].upper()}{text[1:]}."
+    parser = verbs.add_parser(name, help=text, description=description)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_bundle(parser: argparse.ArgumentParser, metavar: str = "BUNDLE") -> None:
+    parser.add_argument(
+        "bundle", nargs="?", metavar=metavar, help="folder or name (default: the embedded bundle)"
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_argument_group("where it runs")
+    where.add_argument(
+        "--device",
+        choices=("cpu", "npu", "auto", "htp-emulator"),
+        help="cpu (default); npu of this machine (untested on hardware); auto: npu, else cpu; "
+        "htp-emulator: compiled for a chip and emulated, slowly (Linux x86-64)",
+    )
+    where.add_argument("--chip", metavar="NAME", help="which one to emulate (SA8295P), or to be on")
+    where.add_argument(
+        "--require-npu",
+        action="store_true",
+        help="fail unless every graph runs whole on an NPU (implies --device npu)",
+    )
+
+
+def positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def natural(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not re.fullmatch(r"\d{1,18}", text, re.ASCII) or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} up")
+    return int(text)
