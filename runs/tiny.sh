@@ -57,9 +57,9 @@ stage "$out/data/tokenizer/tokenizer.json" autoneural tokenizer "$out/data" -o "
 #    domain. The state in float-run/ is saved every few minutes: a killed run goes on where it was.
 stage "$out/float" autoneural train --recipe tiny "${train[@]}" --data "$out/data" -o "$out/float"
 
-# 4. Compression: W8A16 vision, W4A16 language, calibrated on training rows.
-stage "$out/ptq" autoneural compress "$out/float" --recipe ptq --data "$out/data" \
-    --samples $samples -o "$out/ptq"
+# 4. Compression: W8A16 vision, W4A16 language, 8-bit key/value cache, calibrated on training rows.
+stage "$out/ptq" autoneural compress "$out/float" --recipe ptq --precision w4a16kv8 \
+    --data "$out/data" --samples $samples -o "$out/ptq"
 
 # 5. Export: graphs for ONNX Runtime (cpu) and for NPUs (qdq), in one verified bundle.
 stage "$out/bundle" autoneural export "$out/ptq" --targets cpu qdq -o "$out/bundle"

@@ -22,7 +22,7 @@ from autoneural.errors import UserError
 from autoneural.manifest import TensorSpec
 from autoneural.npu.causes import likely_cause
 from autoneural.npu.certificate import LayerCheck, OutputCheck
-from autoneural.npu.simulate import encoding_of, engine_nodes, simulate
+from autoneural.npu.simulate import EngineNode, encoding_of, engine_nodes, simulate
 from autoneural.npu.taps import GIVEN, Layer, floating, layers_of, severed, tapped
 from autoneural.npu.traces import Trace
 from autoneural.npu.worker import run_job
@@ -50,9 +50,9 @@ def check_graph(path: Path, traces: Sequence[Trace], chip: Chip) -> GraphFinding
     with tempfile.TemporaryDirectory(prefix="autoneural-verify-") as scratch:
         sides = _Sides(path, feeds, chip, Path(scratch))
         graph = ir.load(path).graph
-        engine = {str(item.quantize.outputs[0].name) for item in engine_nodes(graph)}
+        engine = {str(item.quantize.outputs[0].name): item for item in engine_nodes(graph)}
         layers = [
-            _check_layer(traces[0].graph, depth, layer, sides, layer.tensor in engine)
+            _check_layer(traces[0].graph, depth, layer, sides, engine.get(layer.tensor))
             for depth, layer in enumerate(layers_of(graph))
         ]
         encodings = {t.name: _encoding(t) for t in traces[0].spec.outputs}
@@ -137,7 +137,7 @@ def _saved(model: ir.Model, file: Path) -> Path:
 
 
 def _check_layer(
-    graph: str, depth: int, layer: Layer, sides: _Sides, on_engine: bool
+    graph: str, depth: int, layer: Layer, sides: _Sides, engine: EngineNode | None
 ) -> LayerCheck:
     name, encoding = layer.tensor, layer.encoding
     emulated, local = sides.emulated[name], sides.local[name]
@@ -160,7 +160,7 @@ def _check_layer(
         max_lsb=int(np.abs(steps).max(initial=0)),
         fill=float((int(local.max()) - int(local.min())) / (2**encoding.bits - 1)),
     )
-    cause = likely_cause(check, layer, steps, on_engine=on_engine, htp=sides.chip.htp)
+    cause = likely_cause(check, layer, steps, engine=engine, htp=sides.chip.htp)
     return LayerCheck(**{**vars(check), "cause": cause})
 
 
