@@ -187,8 +187,9 @@ def _table(title: str, side: dict[str, Any], fresh: list[dict[str, Any]] | None 
     table = Table(title=f"{title}: SQNR in dB" + (" (of one step alone)" if fresh else ""))
     for name in ("tokens", *kinds, "same token"):
         table.add_column(name, justify="right")
-    for index, row in enumerate(side["windows"]):
-        alone = fresh[index] if fresh and index < len(fresh) else None
+    steps_alone = {row["from"]: row for row in fresh or ()}
+    for row in side["windows"]:
+        alone = steps_alone.get(row["from"])
         cells = [_cell(row[kind], alone[kind] if alone else None) for kind in kinds]
         table.add_row(f"{row['from']} to {row['to']}", *cells, f"{row['equal_argmax']:.1%}")
     return table

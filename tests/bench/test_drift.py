@@ -168,7 +168,7 @@ def test_a_state_that_is_off_by_a_step_is_found_where_it_is(
 def test_state_bytes_are_those_of_the_inputs(bundle: Bundle, reference: Side):
     text = bundle.model.text
     attention = text.layer_types.count("full_attention")
-    cache = attention * 2 * text.num_key_value_heads * bundle.context * text.head_dim * 2
+    cache = attention * 2 * text.num_key_value_heads * bundle.context * text.head_dim  # uint8
     columns = text.layer_types.count("conv") * text.hidden_size * (text.conv_L_cache - 1) * 2
     assert state_bytes(bundle, reference.graph) == {"cache": cache, "conv": columns}
 
