@@ -125,6 +125,15 @@ def add_bench(verbs: argparse._SubParsersAction) -> None:
         "--every", type=positive, default=10, metavar="N", help="one step alone too, every N (10)"
     )
     add.add_argument("--json", action="store_true", help="print the figures as JSON")
+    text = "what a chip's arithmetic costs a checkpoint, and what each counter-measure buys back"
+    add = command(kinds, "numerics", commands_npu.bench_numerics, text)
+    add.add_argument("checkpoint", metavar="CHECKPOINT", help="a float one: folder or name")
+    add.add_argument("--data", type=Path, required=True, metavar="DIR", help="calibration rows")
+    add.add_argument("--samples", type=positive, default=16, help="how many rows (default 16)")
+    add.add_argument(
+        "--chip", action="append", metavar="NAME", help="repeatable (default SA8295P and SA8775P)"
+    )
+    add.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
 def add_doctor(verbs: argparse._SubParsersAction) -> None:

@@ -66,6 +66,25 @@ def bench_drift(args: argparse.Namespace) -> None:
         print_drift(report, Console())
 
 
+def bench_numerics(args: argparse.Namespace) -> None:
+    """The chip's arithmetic and what helps against it."""
+    from rich.console import Console
+
+    from autoneural.bench.numerics import measure_numerics, print_numerics
+    from autoneural.recipes import calibration_samples
+    from autoneural.target.chips import find_chip
+
+    chips = [find_chip(name) for name in args.chip or ("SA8295P", "SA8775P")]
+    samples = calibration_samples(args.checkpoint, args.data, args.samples)
+    report = measure_numerics(
+        args.checkpoint, samples, chips, progress=lambda line: print(line, file=sys.stderr)
+    )
+    if args.json:
+        print(json.dumps(report))
+    else:
+        print_numerics(report, Console())
+
+
 def chips(args: argparse.Namespace) -> None:
     """The chips we know, and what may be compiled for them."""
     from rich.console import Console

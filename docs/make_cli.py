@@ -13,8 +13,9 @@ PAGE = Path(__file__).with_name("cli.md")
 HEAD = """# The command line
 
 Printed by `make docs` from `--help`; change `autoneural/cli.py`, not this page.
-Exit codes: 0 done, 2 bad input (one line, `autoneural: error: ...`), 3 stopped before the end (the
-same command goes on), 130 interrupted, 141 the reader of the output went away.
+Exit codes: 0 done, 1 `verify` found something outside its threshold, 2 bad input (one line,
+`autoneural: error: ...`), 3 stopped before the end (the same command goes on), 130 interrupted, 141
+the reader of the output went away.
 """
 
 

@@ -73,9 +73,11 @@ def trace(model: nn.Module, runs: Iterable[Run]) -> Wiring:
     return found
 
 
-def _mark(paths: WeakTensorKeyDictionary, path: str) -> Callable[..., None]:
-    def mark(_: nn.Module, __: Any, output: Tensor) -> None:
+def _mark(paths: WeakTensorKeyDictionary, path: str) -> Callable[..., Tensor]:
+    def mark(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        output = output.view_as(output)  # an identity's output is the tensor that went in
         paths[output] = path
+        return output
 
     return mark
 

@@ -1,11 +1,12 @@
 """Biases that take back most of what a chip's rounding adds to every channel of a layer.
 
-    Conv, Gemm   x, w, b  ->  x, w, b + 256 k           k whole steps of the accumulator, chosen from
-    MatMul       x, w     ->  Reshape, Gemm, Reshape    the closed form of target/htp.py
+    Conv, Gemm   x, w, b  ->  x, w, b'
+    MatMul       x, w     ->  Reshape, Gemm with the bias b', Reshape
 
-For one generation of chips, in place, before compiling. The graph then computes on that chip what
-the graph without it computes on a CPU, closer by 8 to 14 dB at the end of a decoder step
-(docs/log.md), and not on a CPU: keep the one that went in as the reference. Needs no wheel.
+b' comes from the closed form (`target/htp_offset.py`). For one generation of chips, in place,
+before it compiles: on that chip the graph comes closer to what the one that went in computes on a CPU.
+There it does not: keep the one that went in as the reference. Needs no wheel. No command uses it
+yet; `tests/npu/test_balance.py` holds it against the emulator.
 """
 
 from __future__ import annotations
@@ -26,30 +27,30 @@ _BIAS = 2
 
 
 def balance(model: ir.Model, htp: int) -> int:
-    """Change the biases of `model` for an HTP generation; returns of how many operators."""
+    """Change the biases of `model` for an HTP generation; returns of how many operators.
+
+    Once: what a bias was before cannot be told afterwards.
+    """
     changed = 0
     for item in engine_nodes(model.graph):
         if item.weight is None:
             continue
-        bias = _bias(item)
-        correction = _correction(item, item.weight, bias, matrix_engine(htp))
-        if correction.any():
-            _Rebuild(model.graph, item).with_bias(bias + correction)
+        bias = _balanced_bias(item, item.weight, matrix_engine(htp))
+        if (bias != _bias(item)).any():
+            _Rebuild(model.graph, item).with_bias(bias)
             changed += 1
     RemoveUnusedNodesPass()(model)
     return changed
 
 
-def _correction(
-    item: EngineNode, weight: ir.Node, bias: NDArray[np.int64], engine: MatrixEngine
-) -> NDArray[np.int64]:
+def _balanced_bias(item: EngineNode, weight: ir.Node, engine: MatrixEngine) -> NDArray[np.int64]:
     integers = _array(weight.inputs[0]).astype(np.int64)
     channels = 1 if item.node.op_type == "MatMul" else 0
     total = integers.sum(tuple(i for i in range(integers.ndim) if i != channels))
     x, y, scale = item.x_encoding, item.y_encoding, _scale(item)
-    plan = requantization(engine, x=x, weight_scale=scale, weight_sum=total, y=y, bias=bias)
-    exact = bias * (scale.astype(np.float64) * x.scale / y.scale) + y.zero_point
-    return balancing_bias(plan, mean_offset(plan, x.zero_point * total, exact))
+    plan = requantization(engine, x=x, weight_scale=scale, weight_sum=total, y=y)
+    exact = _bias(item) * (scale.astype(np.float64) * x.scale / y.scale) + y.zero_point
+    return balancing_bias(engine, plan, mean_offset(plan, x.zero_point * total, exact))
 
 
 def _scale(item: EngineNode) -> NDArray[np.float32]:
@@ -82,7 +83,7 @@ class _Rebuild:
         old, bias = node.outputs[0], self._dequantized(integers)
         inputs = [*node.inputs[:_BIAS], bias]
         if node.op_type == "MatMul":
-            y = self._gemm(inputs, _shape(old))
+            y = self._gemm(bias, _shape(old))
         else:
             y = self._op(node.op_type, inputs, _shape(old), attributes=node.attributes)
         self.graph.insert_before(node, self.nodes)
@@ -95,16 +96,26 @@ class _Rebuild:
         constants = [self._constant(array) for array in arrays]
         return self._op("DequantizeLinear", constants, integers.shape, attributes={"axis": 0})
 
-    def _gemm(self, inputs: list[ir.Value | None], shape: tuple[int, ...]) -> ir.Value:
+    def _gemm(self, bias: ir.Value, shape: tuple[int, ...]) -> ir.Value:
         """The engine takes a bias with matrices only, so the tokens become the rows of one."""
-        x = inputs[0]
+        x = self.item.node.inputs[0]
         assert x is not None
         rows, columns = int(np.prod(shape[:-1])), _shape(x)[-1]
         x_dequantize = x.producer()
         assert x_dequantize is not None
         x = self._rounded(self._reshaped(x, (rows, columns)), x_dequantize)
-        y = self._op("Gemm", [x, *inputs[1:]], (rows, shape[-1]))
+        inputs = [x, self._transposed_weight(), bias]
+        y = self._op("Gemm", inputs, (rows, shape[-1]), attributes={"transB": 1})
         return self._reshaped(self._rounded(y, self.item.quantize), shape)
+
+    def _transposed_weight(self) -> ir.Value:
+        """[N, K], as linears with a bias come from the exporter."""
+        assert self.item.weight is not None
+        integers, scale, zero = (_array(value) for value in self.item.weight.inputs[:3])
+        integers = np.ascontiguousarray(integers.T)
+        constants = [self._constant(array) for array in (integers, scale, zero)]
+        attributes = {"axis": 0} if scale.ndim else {}
+        return self._op("DequantizeLinear", constants, integers.shape, attributes=attributes)
 
     def _rounded(self, x: ir.Value, like: ir.Node) -> ir.Value:
         """A pair with the encoding of `like`, which the compiler wants around every operator."""

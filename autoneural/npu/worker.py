@@ -201,7 +201,8 @@ def _answer(session: Any, graph: Mapping[str, Any]) -> None:
         arrays = [np.stack(values) for values in zip(*results, strict=True)]
     else:
         arrays = session.run(names, feeds)
-    np.savez(graph["outputs"], **dict(zip(names, arrays, strict=True)))
+    found: dict[str, Any] = dict(zip(names, arrays, strict=True))
+    np.savez(graph["outputs"], **found)
 
 
 def _devices(job: Job) -> dict[str, Any]:

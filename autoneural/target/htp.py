@@ -7,10 +7,10 @@ activations as two bytes, drops the lower byte's last eight bits, and scales wha
     v73 and later   y = round((t - c + trunc(b / 256)) * 256 * m + zy)
     v68, v69        y = round((t - c + floor(round(b + zy / m) / 256)) * 256 * m11)
 
-with m = sx * sw / sy per output channel, m11 = m with a significand of 11 bits,
-c = floor(zx * sum(w) / 256 + 1/2), and b the bias in steps of sx * sw. The "per-channel offset of A16 layers" that users meet on
-SA8295P is m11: the rounding of the multiplier times the zero points. Where m has 11 bits already
-there is none (`snap_weight_scale`).
+with m = sx * sw / sy per output channel, m11 = m with a significand of 11 bits, b the bias in
+steps of sx * sw, and c = floor(zx * sum(w) / 256 + 1/2). The "per-channel offset of A16 layers"
+that users meet on SA8295P is m11: the rounding of the multiplier times the zero points. Where m has
+11 bits already there is none (`snap_weight_scale`).
 
 The second operand of a MatMul of two activations is rounded to 8 bits first (`htp_product.py`).
 

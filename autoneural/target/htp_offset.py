@@ -12,14 +12,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from autoneural.target.htp import Requantization
+from autoneural.target.htp import MatrixEngine, Requantization
 
 _BYTE = 256
 _MEAN_DROPPED = (_BYTE - 1) / _BYTE / 2
 
 
 def mean_offset(plan: Requantization, raw_sum: ArrayLike, exact: ArrayLike) -> NDArray[np.float64]:
-    """By how many output steps the engine misses `exact`, on average, where sum(x * w) is `raw_sum`.
+    """How many output steps the engine is above `exact` on average, where sum(x * w) is `raw_sum`.
 
     The average is over the eight bits that are dropped, all equally likely.
     """
@@ -27,6 +27,16 @@ def mean_offset(plan: Requantization, raw_sum: ArrayLike, exact: ArrayLike) -> N
     return (t + plan.shift) * plan.gain + plan.offset - np.asarray(exact, np.float64)
 
 
-def balancing_bias(plan: Requantization, offset: ArrayLike) -> NDArray[np.int64]:
-    """What to add to the bias, in steps of x scale * weight scale: a multiple of 256."""
-    return (-_BYTE * np.rint(np.asarray(offset) / plan.gain)).astype(np.int64)
+def balancing_bias(
+    engine: MatrixEngine, plan: Requantization, offset: ArrayLike
+) -> NDArray[np.int64]:
+    """The bias, in steps of x scale * weight scale, that leaves half a step of `offset` at most.
+
+    `plan` and `offset` are those without a bias.
+    """
+    whole = -np.rint(np.asarray(offset) / plan.gain)
+    bias = _BYTE * whole
+    if engine.multiplier_bits is None:
+        # It is rounded towards zero: on the border between two, fp32 would decide.
+        bias += np.sign(whole) * (_BYTE // 2)
+    return bias.astype(np.int64)

@@ -119,11 +119,11 @@ def quantise(name: str) -> Quantised:
             model.language_model.model.embed_tokens(torch.arange(CONFIG.text.vocab_size))
     encodings = freeze(model, precision)
     return Quantised(
-        float_model, model, _without_rounding(model), encodings, _collect(model, encodings)
+        float_model, model, without_rounding(model), encodings, collect(model, encodings)
     )
 
 
-def _without_rounding(model: VLM) -> VLM:
+def without_rounding(model: VLM) -> VLM:
     """What export traces: the frozen weights, nothing else rounded."""
     plain = VLM(CONFIG).eval()
     names = plain.state_dict()
@@ -131,7 +131,7 @@ def _without_rounding(model: VLM) -> VLM:
     return plain
 
 
-def _collect(model: VLM, encodings: dict[str, Any]) -> Quantization:
+def collect(model: VLM, encodings: dict[str, Any]) -> Quantization:
     tensors = frozen_tensors(model)
     checkpoint = Checkpoint(CONFIG, tensors, {}, encodings)
     return load_quantization(checkpoint)
