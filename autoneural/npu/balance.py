@@ -4,9 +4,9 @@
     MatMul       x, w     ->  Reshape, Gemm with the bias b', Reshape
 
 b' comes from the closed form (`target/htp_offset.py`). For one generation of chips, in place,
-before it compiles: on that chip the graph comes closer to what the one that went in computes on a CPU.
-There it does not: keep the one that went in as the reference. Needs no wheel. No command uses it
-yet; `tests/npu/test_balance.py` holds it against the emulator.
+before it compiles: on that chip the graph comes closer to what the one that went in computes on a
+CPU. There it does not: keep the one that went in as the reference. Needs no wheel. No command uses
+it yet; `tests/npu/test_balance.py` holds it against the emulator.
 """
 
 from __future__ import annotations
