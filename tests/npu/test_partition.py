@@ -51,7 +51,13 @@ def answer(path: Path, feeds: Arrays) -> Arrays:
 def random_feeds(path: Path) -> Arrays:
     rng = np.random.default_rng(0)
     inputs = session(path).get_inputs()
-    return {i.name: rng.integers(16384, 49152, i.shape).astype(np.uint16) for i in inputs}
+    dtypes = {"tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16}
+    return {
+        i.name: rng.integers(64, 192, i.shape).astype(dtypes[i.type])
+        if i.type == "tensor(uint8)"
+        else rng.integers(16384, 49152, i.shape).astype(dtypes[i.type])
+        for i in inputs
+    }
 
 
 def test_a_model_that_fits_is_not_cut(bundle: Bundle) -> None:

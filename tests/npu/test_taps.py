@@ -21,7 +21,10 @@ def feeds() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     session = reference_session(DECODE)
     made = {
-        t.name: rng.integers(24000, 42000, t.shape).astype(np.uint16) for t in session.get_inputs()
+        t.name: rng.integers(96, 160, t.shape).astype(np.uint8)
+        if t.type == "tensor(uint8)"
+        else rng.integers(24000, 42000, t.shape).astype(np.uint16)
+        for t in session.get_inputs()
     }
     made["mask"][...] = 65535
     return made
