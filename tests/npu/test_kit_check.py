@@ -35,8 +35,8 @@ line, = pathlib.Path(file).read_text().splitlines()
 named = dict(entry.split(":=") for entry in line.split(" "))
 assert list(named) == [t["name"] for t in graph["inputs"]]
 for tensor in graph["inputs"]:
-    assert tensor["dtype"] == "uint16"
-    assert pathlib.Path(named[tensor["name"]]).stat().st_size == 2 * math.prod(tensor["shape"])
+    size = {"uint8": 1, "uint16": 2}[tensor["dtype"]] * math.prod(tensor["shape"])
+    assert pathlib.Path(named[tensor["name"]]).stat().st_size == size
 out = pathlib.Path(args.output_dir) / (graph["qnn_graph"] if len(graphs) > 1 else "") / "Result_0"
 out.mkdir(parents=True)
 for raw in (pathlib.Path(file).parent / "expected").iterdir():
