@@ -11,7 +11,6 @@ among the external-data locations inside the ONNX files. No pickle, no code. Tor
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from typing import Any
 from autoneural.bundle_graphs import check_graphs
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
-from autoneural.files import expand
+from autoneural.files import expand, sha256
 from autoneural.manifest import (
     DTYPE_BYTES,
     FORMAT_VERSION,
@@ -108,7 +107,7 @@ def write_bundle(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
     the result would be refused.
     """
     files = {
-        name: {"sha256": _sha256(folder / name), "bytes": (folder / name).stat().st_size}
+        name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
         for name in sorted(_files_in(folder))
         if name != MANIFEST
     }
@@ -163,11 +162,6 @@ def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
     )
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _files_in(folder: Path) -> Iterator[str]:
     """Names of all files below `folder`, with forward slashes; links to folders count as files."""
     for here, folders, names in os.walk(folder):
@@ -200,7 +194,7 @@ def _verify_files(folder: Path, files: object) -> None:
         size, expected = path.stat().st_size, entry.natural("bytes")
         if size != expected:
             raise UserError(f"{path}: {size} bytes, {MANIFEST} says {expected}; damaged or cut off")
-        if _sha256(path) != entry.get("sha256", str):
+        if sha256(path) != entry.get("sha256", str):
             raise UserError(f"{path}: sha256 differs from {MANIFEST}; damaged or altered")
 
 

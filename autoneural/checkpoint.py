@@ -9,7 +9,6 @@ model.safetensors. Loading never unpickles.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
-from autoneural.files import SHIPPED, expand, replace_folder, write_text
+from autoneural.files import SHIPPED, expand, replace_folder, sha256, write_text
 
 CONFIG, WEIGHTS, RECIPE, ENCODINGS = (
     "config.json",
@@ -148,8 +147,7 @@ def weights_hash(name: str | Path) -> str:
     path = find_checkpoint(name) / WEIGHTS
     if not path.is_file():
         raise UserError(f"{path.parent}: not a checkpoint, {WEIGHTS} is missing")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -120,11 +120,7 @@ def export(args: argparse.Namespace) -> None:
     """Checkpoint to bundle."""
     from autoneural.export.bundle import ExportOptions, build_bundle
 
-    options = ExportOptions(
-        context=args.context,
-        prefill_width=min(ExportOptions.prefill_width, args.context),
-        verify_width=min(ExportOptions.verify_width, args.context),
-    )
+    options = ExportOptions.within(args.context)
     build_bundle(args.checkpoint, args.output, args.targets, options)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from autoneural.bundle import Bundle
+from autoneural.bundle import DEFAULT_BUNDLE, EMBEDDED, Bundle
 from autoneural.errors import UserError
-from autoneural.files import expand
+from autoneural.files import expand, writable_folder
 from autoneural.show import is_checkpoint
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ def bench_drift(args: argparse.Namespace) -> None:
 
     from autoneural.bench.drift import measure_drift
     from autoneural.bench.drift_errors import print_drift
-    from autoneural.bundle import DEFAULT_BUNDLE, EMBEDDED
     from autoneural.target.chips import find_chip
 
     chip, bundle = find_chip(args.chip), Bundle.load(args.bundle or EMBEDDED / DEFAULT_BUNDLE)
@@ -140,7 +139,6 @@ def doctor(args: argparse.Namespace) -> None:
     """What can run here, what runs where, and why not."""
     from rich.console import Console
 
-    from autoneural.bundle import DEFAULT_BUNDLE, EMBEDDED, Bundle
     from autoneural.npu.doctor import examine, print_report
 
     report = examine(Bundle.load(args.bundle or EMBEDDED / DEFAULT_BUNDLE), args.chip)
@@ -152,7 +150,6 @@ def doctor(args: argparse.Namespace) -> None:
 
 def package(args: argparse.Namespace) -> None:
     """The kit of a compiled bundle."""
-    from autoneural.files import expand
     from autoneural.npu.kit import package
 
     package(args.bundle, args.chip, expand(args.output), emulator=not args.no_emulator)
@@ -194,7 +191,9 @@ def verify(args: argparse.Namespace) -> int:
 
     chip, bundle = find_chip(args.chip), Bundle.load(args.bundle)
     require_compiled(bundle, chip)
-    out = None if args.output is None else _writable(expand(args.output))
+    out = None if args.output is None else expand(args.output)
+    if out is not None:
+        writable_folder(out, out)
     chosen = {"layer_db": args.layer_db, "predicted_db": args.predicted_db, "tokens": args.tokens}
     limits = replace(THRESHOLDS, **{k: v for k, v in chosen.items() if v is not None})
     with _progress_bar() as progress:
@@ -243,18 +242,6 @@ def _held_out_questions(count: int) -> list[Question]:
     return [Question(id=r.id, messages=r.messages, expected=r.expected) for r in rows[:count]]
 
 
-def _writable(folder: Path) -> Path:
-    """The folder, made where it was not there; UserError now, not after an hour."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
-    return folder
-
-
 @contextmanager
 def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr; gives the function that takes (what, done, total)."""
@@ -291,13 +278,7 @@ def _compile_source(args: argparse.Namespace, out: Path) -> Iterator[Bundle]:
     from autoneural.export.bundle import ExportOptions, build_bundle
 
     context = args.context or ExportOptions.context
-    options = ExportOptions(
-        context=context,
-        prefill_width=min(ExportOptions.prefill_width, context),
-        verify_width=min(ExportOptions.verify_width, context),
-        image_size=args.image_size,
-        verify=False,
-    )
+    options = replace(ExportOptions.within(context), image_size=args.image_size, verify=False)
     with TemporaryDirectory(prefix=f".{out.name}.export.", dir=out.parent) as folder:
         say = partial(print, file=sys.stderr)
         yield build_bundle(args.source, Path(folder) / "bundle", ["qdq"], options, progress=say)

@@ -6,6 +6,7 @@ renames: for an instant there is none, and if the second fails the earlier one c
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -53,6 +54,24 @@ def write_text(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's contents."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def writable_folder(folder: Path, what: Path) -> Path:
+    """`folder`, made where it was not there. UserError about `what` where it cannot be used."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{what}: cannot be written ({error.strerror})") from error
+    return folder
 
 
 def expand(name: str | Path) -> Path:

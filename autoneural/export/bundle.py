@@ -74,6 +74,15 @@ class ExportOptions:
     accuracy_level: int = 0
     verify: bool = True
 
+    @classmethod
+    def within(cls, context: int) -> ExportOptions:
+        """The usual widths, or as much of them as `context` holds."""
+        return cls(
+            context=context,
+            prefill_width=min(cls.prefill_width, context),
+            verify_width=min(cls.verify_width, context),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:

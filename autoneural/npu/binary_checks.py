@@ -8,7 +8,6 @@ compilation must compute the twin's integers.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from autoneural.bundle import Bundle
 from autoneural.errors import UserError
+from autoneural.files import sha256
 from autoneural.manifest import GraphSpec
 from autoneural.npu.certificate import GraphCheck
 from autoneural.npu.compile_part import part_job
@@ -90,7 +90,7 @@ class _PartCheck:
             same, found = True, self._run({names[0]: path}, "shipped")
         else:
             found, made = self._recompile()
-            same = _sha256(made) == _sha256(binaries[0])
+            same = sha256(made) == sha256(binaries[0])
         note = "" if len(names) == 1 else _SHARED
         if not same:
             note = "the shipped binary is not what its graphs compile to: compile the bundle again"
@@ -100,7 +100,7 @@ class _PartCheck:
                 part=self._part.index,
                 file=shipped[name].file,
                 binary=binary.relative_to(self._bundle.folder).as_posix(),
-                binary_sha256=_sha256(binary),
+                binary_sha256=sha256(binary),
                 reloaded=len(names) == 1,
                 identical=same and _equal(twins[name], found[name]),
                 note=note,
@@ -160,8 +160,3 @@ def _load(file: str) -> Arrays:
 
 def _equal(a: Arrays, b: Arrays) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

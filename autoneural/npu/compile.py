@@ -18,7 +18,7 @@ from typing import Any
 
 from autoneural.bundle import Bundle, refuse_foreign, write_bundle
 from autoneural.errors import UserError
-from autoneural.files import refuse_current, replace_folder
+from autoneural.files import refuse_current, replace_folder, writable_folder
 from autoneural.manifest import MANIFEST, GraphSpec
 from autoneural.npu.compile_part import CompiledPart, PartCompiler
 from autoneural.npu.legal import require_integer_ends, require_legal
@@ -119,14 +119,7 @@ def _free_gb() -> float | None:
 @contextmanager
 def _cache(out: Path) -> Iterator[Path]:
     """Where finished parts wait. It stays only where there are some."""
-    cache = out.parent / f".{out.name}.compile"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        probe = cache / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+    cache = writable_folder(out.parent / f".{out.name}.compile", out)
     try:
         yield cache
     finally:

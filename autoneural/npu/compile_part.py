@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from autoneural.bundle import Bundle
 from autoneural.errors import UserError
-from autoneural.files import replace_folder
+from autoneural.files import replace_folder, sha256
 from autoneural.manifest import GraphSpec
 from autoneural.npu.compiled_graph import CompiledGraph, read_dumps
 from autoneural.npu.layer_names import LayerNames
@@ -75,7 +75,7 @@ class PartCompiler:
     def _key(self, job: Mapping[str, Any]) -> str:
         folder = Path(job["folder"])
         contents = {
-            name: _sha256(folder / name)
+            name: sha256(folder / name)
             for graph in job["graphs"]
             for name in (graph["file"], *_beside(folder, graph["file"]))
         }
@@ -248,11 +248,6 @@ def _beside(folder: Path, file: str) -> Iterator[str]:
     """External files of a graph, as names below `folder`."""
     for location in sorted(external_locations(folder / file)):
         yield (PurePosixPath(file).parent / location).as_posix()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _load(part: Part, folder: Path) -> CompiledPart:

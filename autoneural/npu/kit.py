@@ -23,11 +23,11 @@ from typing import Any
 from autoneural import __version__
 from autoneural.bundle import Bundle
 from autoneural.errors import UserError
-from autoneural.files import refuse_current, replace_folder
+from autoneural.files import refuse_current, replace_folder, sha256
 from autoneural.manifest import MANIFEST, Fields
 from autoneural.npu import kit_check
 from autoneural.npu.kit_emulator import add_emulator
-from autoneural.npu.kit_files import Graphs, Stage, files_in, qdq_sources, sha256, write_host
+from autoneural.npu.kit_files import Graphs, Stage, files_in, qdq_sources, write_host
 from autoneural.npu.kit_golden import PICTURE, QUESTION, Prompt, write_golden
 from autoneural.npu.kit_io import FORMAT, IO_FILE, TokenIds, describe
 from autoneural.npu.kit_text import licence_files, minimum_runtime, readme, run_script

@@ -8,7 +8,6 @@ write_host   embedding rows, rotary tables, tokenizer: what the host program rea
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -181,9 +180,3 @@ def files_in(folder: Path) -> list[str]:
     """Names of all files below `folder`, sorted, with forward slashes."""
     files = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
     return sorted(path.relative_to(folder).as_posix() for path in files)
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
