@@ -21,6 +21,8 @@ VERSION = 1
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 RARE_KINDS = ("sentence", "json")
+CANNOT_TELL = "cannot tell"
+"""The attribute value, and the answer, where the picture hides what is asked for."""
 Rng = np.random.Generator
 T = TypeVar("T")
 
@@ -32,6 +34,16 @@ class Question:
     prompt: str
     answer: str
     kind: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where a thing is in the picture: edges as fractions of the side, from the top left corner."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,10 @@ class Task(Protocol):
     def sample(self, seed: int, split: Split) -> Scene: ...
 
     def svg(self, scene: Scene) -> str: ...
+
+    def boxes(self, scene: Scene) -> dict[str, Box]:
+        """The visible things of the picture that a question or a detector may want, by name."""
+        ...
 
     def questions(self, scene: Scene) -> list[Question]:
         """One question per kind that has an answer here, each in a phrasing drawn by the seed."""
