@@ -1,7 +1,8 @@
 """Canonical rows, where they come from, and the order in which training reads them. Torch-free.
 
 A row is the hub's `messages` schema:
-    {"id", "task", "source", "messages": [...], "kinds": [...], "attributes": {"task.name": value}}
+    {"id", "task", "source", "messages": [...], "kinds": [...], "attributes": {"task.name": value},
+     "boxes": {"task.name": [left, top, right, bottom]}}
 `autoneural.data.importers` opens files of this and other formats.
 
 The data position of a training run is one integer i. `Mixture` computes (source, row) from
@@ -25,6 +26,7 @@ from typing import Any
 
 from PIL import Image
 
+from autoneural.data.cells import check_boxes
 from autoneural.data.messages import image_parts, normalise_messages
 from autoneural.errors import UserError
 
@@ -50,6 +52,8 @@ def check_row(row: Any, where: str) -> Row:
         if not isinstance(part["image"], str | bytes | Path | Image.Image) or part["image"] == "":
             raise UserError(f"{where}: messages: image {number} has no path")
     _check_attributes(row, where)
+    if row.get("boxes") is not None:
+        check_boxes(row["boxes"], where)
     return {**row, "messages": messages}
 
 

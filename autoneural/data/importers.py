@@ -189,7 +189,7 @@ class ParquetRows(Sequence[Row]):
             table = self._group(group)
         where = f"{self.path}[{index}]"
         row = {k: _plain(v) for k, v in table.slice(place, 1).to_pylist()[0].items()}
-        for key in ("messages", "kinds", "attributes"):
+        for key in ("messages", "kinds", "attributes", "boxes"):
             row[key] = _from_json(row.get(key), f"{where}: {key}")
         if isinstance(row["attributes"], list):
             # An arrow map arrives as pairs.

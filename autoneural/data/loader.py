@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from autoneural.data.cells import cell_targets
 from autoneural.data.dataset import Mixture
 from autoneural.data.messages import image_parts
 from autoneural.data.processor import IGNORE, ModelInputs, Processor
@@ -32,22 +33,25 @@ class Batch:
     """`input_ids`, `labels` int64 [B, T]; `pixel_values` uint8 [N, 3, S, S]; `targets` int64 [N].
 
     `targets` holds one entry per name of the attribute vocabulary: the index of the value, or -100
-    where the image's row does not say. Labels are not shifted.
+    where the image's row does not say. `cells` int64 [N, G, G] is what stands where
+    (`autoneural.data.cells`). Labels are not shifted.
     """
 
     input_ids: torch.Tensor
     labels: torch.Tensor
     pixel_values: torch.Tensor
     targets: dict[str, torch.Tensor]
+    cells: torch.Tensor
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row, ready for a batch; `targets` int64 per attribute, [N] for its N images."""
+    """One row, ready for a batch: `targets` int64 per attribute, [N] for its N images, `cells`."""
 
     inputs: ModelInputs
     labels: np.ndarray
     targets: dict[str, np.ndarray]
+    cells: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,8 @@ class BatchStream:
 
     `position` is the number of samples consumed so far, batch included: a run that saves it and
     later starts there reads on exactly. A row longer than `max_length` tokens loses its last
-    turns; image tokens are never cut. `attributes` (name -> values) asks for `Batch.targets`.
+    turns; image tokens are never cut. `attributes` (name -> values) asks for `Batch.targets`,
+    `labels` (of boxes) for `Batch.cells`.
     Errors of the workers, such as an unreadable image, are raised here.
     """
 
@@ -85,6 +90,7 @@ class BatchStream:
     prefetch: int = 4
     workers: int = 1
     attributes: AttributeVocabulary | None = None
+    labels: Sequence[str] = ()
     jitter: Jitter | None = None
 
     def __iter__(self) -> Iterator[tuple[int, Batch]]:
@@ -115,6 +121,9 @@ class BatchStream:
             inputs, labels = fit(inputs, labels, self.processor, self.max_length)
             kept = len(inputs.pixel_values)
             targets = attribute_targets(row, self.attributes or {}, kept)
+            cells = cell_targets(
+                row if self.labels else {}, self.labels, kept, self.processor.image_size
+            )
         except UserError as error:
             source, number = self.mixture.locate(position)
             raise UserError(f"{self.mixture.sources[source].name}[{number}]: {error}") from error
@@ -122,7 +131,7 @@ class BatchStream:
             rng = np.random.default_rng((self.mixture.seed, position))
             pixels = np.stack([self.jitter(image, rng) for image in inputs.pixel_values])
             inputs = ModelInputs(inputs.input_ids, pixels)
-        return Example(inputs, labels, targets)
+        return Example(inputs, labels, targets, cells)
 
 
 def fit(
@@ -177,4 +186,6 @@ def collate(examples: Sequence[Example], pad_id: int, max_length: int | None = N
         name: torch.from_numpy(np.concatenate([example.targets[name] for example in examples]))
         for name in examples[0].targets
     }
-    return Batch(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(pixels), targets)
+    cells = torch.from_numpy(np.concatenate([example.cells for example in examples]))
+    ids_BT, labels_BT, images = (torch.from_numpy(array) for array in (ids, labels, pixels))
+    return Batch(ids_BT, labels_BT, images, targets, cells)

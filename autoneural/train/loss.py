@@ -1,4 +1,4 @@
-"""Losses of the two objectives, as (sum, normaliser) so that accumulation is exact.
+"""Losses of the objectives, as (sum, normaliser) so that accumulation is exact.
 
 Language: InternVL's "square" weighting. Sample i with n_i target tokens weighs 1/sqrt(n_i) each:
 
@@ -38,3 +38,20 @@ def attribute_loss(logits_BAK: Tensor, targets_BA: Tensor) -> Tensor:
         ignore_index=IGNORE,
         reduction="sum",
     )
+
+
+BACKGROUND_WEIGHT = 0.01
+"""Of a cell with nothing in it: a picture has a thousand of them, and about ten with something."""
+
+
+def cell_loss(logits_BGGK: Tensor, cells_BGG: Tensor) -> Tensor:
+    """Weighted sum of the cells' cross-entropy; divide by the number of cells that hold something.
+
+    Cells are numbers of labels, -1 for the background (the last class), -100 for unknown.
+    """
+    background = logits_BGGK.shape[-1] - 1
+    targets = torch.where(cells_BGG == -1, background, cells_BGG).flatten()
+    losses = F.cross_entropy(
+        logits_BGGK.float().flatten(0, 2), targets, ignore_index=IGNORE, reduction="none"
+    )
+    return (losses * torch.where(targets == background, BACKGROUND_WEIGHT, 1.0)).sum()

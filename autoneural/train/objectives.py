@@ -4,21 +4,24 @@ and distillation can bring objectives of their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from autoneural.config import VisionConfig
+from autoneural.data.cells import CELL
 from autoneural.data.loader import Batch
 from autoneural.model.vlm import VLM
 from autoneural.train.loss import (
     IGNORE,
     attribute_loss,
+    cell_loss,
     language_loss,
     token_weights,
 )
-from autoneural.train.vision_heads import AttributeHeads, RunningAccuracy
+from autoneural.train.vision_heads import AttributeHeads, CellHead, RunningAccuracy
 
 
 class Objective(Protocol):
@@ -32,6 +35,11 @@ class Objective(Protocol):
     @property
     def attributes(self) -> Mapping[str, tuple[str, ...]] | None:
         """Attribute vocabulary asked of the loader."""
+        ...
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Labels of boxes asked of the loader."""
         ...
 
     def normaliser(self, batch: Batch) -> Tensor: ...
@@ -48,6 +56,7 @@ class LanguageObjective:
         self.modules = nn.ModuleDict()
         self.buffers: dict[str, Tensor] = {}
         self.attributes: Mapping[str, tuple[str, ...]] | None = None
+        self.labels: Sequence[str] = ()
         self._image_token_id = image_token_id
 
     def normaliser(self, batch: Batch) -> Tensor:
@@ -65,29 +74,44 @@ class LanguageObjective:
 
 
 class VisionObjective:
-    """Cross-entropy of every attribute of every picture, read off the encoder by heads."""
+    """Every attribute of every picture, and every box in its place, read off the encoder by heads.
+
+    `vocabulary` is that of the attributes, `labels` are those of the boxes; there may be none.
+    """
 
     def __init__(
-        self, vocabulary: Mapping[str, tuple[str, ...]], channels: int, tokens: int
+        self, vocabulary: Mapping[str, tuple[str, ...]], labels: Sequence[str], vision: VisionConfig
     ) -> None:
         classes = [len(values) for values in vocabulary.values()]
-        self.attributes = vocabulary
+        self.attributes, self.labels = vocabulary, labels
+        channels, tokens = vision.out_channels, vision.num_tokens
         self.modules = nn.ModuleDict({"heads": AttributeHeads(classes, channels, tokens)})
+        if labels:
+            cells = vision.image_size // CELL
+            self.modules["cells"] = CellHead(len(labels), channels, tokens, cells)
         self._accuracy = RunningAccuracy(tuple(vocabulary))
-        self.buffers = {"accuracy": self._accuracy.counts}
+        self._found = RunningAccuracy(("boxes",))
+        self.buffers = {"accuracy": self._accuracy.counts, "found": self._found.counts}
 
     def normaliser(self, batch: Batch) -> Tensor:
-        return (_targets(batch) != IGNORE).sum()
+        return (_targets(batch) != IGNORE).sum() + (batch.cells >= 0).sum()
 
     def loss(self, model: VLM, batch: Batch) -> Tensor:
         targets_BA = _targets(batch)
         pixels = batch.pixel_values.float().div(255).contiguous(memory_format=torch.channels_last)
-        logits_BAK = self.modules["heads"](model.vision_encoder(pixels))
+        tokens_BNC = model.vision_encoder(pixels)
+        logits_BAK = self.modules["heads"](tokens_BNC)
         self._accuracy.update(logits_BAK, targets_BA)
-        return attribute_loss(logits_BAK, targets_BA)
+        loss = attribute_loss(logits_BAK, targets_BA)
+        if self.labels:
+            logits_BGGK = self.modules["cells"](tokens_BNC)
+            held = batch.cells >= 0
+            self._found.update(logits_BGGK[held][:, None], batch.cells[held][:, None])
+            loss = loss + cell_loss(logits_BGGK, batch.cells)
+        return loss
 
     def figures(self) -> dict[str, Any]:
-        return {"accuracy": self._accuracy.read()}
+        return {"accuracy": self._accuracy.read() | self._found.read()}
 
 
 def _targets(batch: Batch) -> Tensor:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from autoneural.checkpoint import load_weights
+from autoneural.data.cells import box_vocabulary
 from autoneural.data.dataset import Mixture, Source
 from autoneural.data.loader import Batch, BatchStream, Jitter
 from autoneural.data.processor import Processor
@@ -218,8 +219,11 @@ class Trainer:
                 return self._objective(stage)
             return LanguageObjective(self._processor.tokenizer.image_id)
         rows = itertools.chain.from_iterable(self._sources[name].rows for name in stage.mixture)
-        vision = self.model.config.vision
-        return VisionObjective(attribute_vocabulary(rows), vision.out_channels, vision.num_tokens)
+        # Read once: parsing a data set takes as long as many steps.
+        labelled = [{key: row.get(key) for key in ("attributes", "boxes")} for row in rows]
+        return VisionObjective(
+            attribute_vocabulary(labelled), box_vocabulary(labelled), self.model.config.vision
+        )
 
     def _mixture(self, stage: Stage, index: int) -> Mixture:
         parts = [(self._sources[name], weight) for name, weight in stage.mixture.items()]
@@ -238,6 +242,7 @@ class Trainer:
             workers=self.options.workers,
             prefetch=max(4, 2 * self.options.workers),
             attributes=objective.attributes,
+            labels=objective.labels,
             jitter=jitter if stage.jitter else None,
         )
 
@@ -352,6 +357,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         move(batch.labels),
         move(batch.pixel_values),
         {name: move(tensor) for name, tensor in batch.targets.items()},
+        move(batch.cells),
     )
 
 

@@ -1,15 +1,20 @@
-"""Attribute-query heads: the dense supervision that stands in for a pretrained encoder.
+"""Heads for the dense supervision that stands in for a pretrained encoder; thrown away afterwards.
 
-One learned query per attribute looks over the encoder's tokens (one softmax per head), and a linear
-classifier of its own names the attribute's value. Every picture of the generator comes with all its
-attributes, so this teaches the encoder far faster than answers do. Thrown away afterwards.
+Attributes: one learned query per attribute looks over the encoder's tokens (one softmax per head),
+and a linear classifier of its own names the attribute's value.
 
     tokens [B,N,C] -> norm, + position -> k, v [B,h,N,d]     query [A,h,d]
     softmax(q k / sqrt(d)) v -> [B,A,h*d] -> norm -> W[A,D,K] -> logits [B,A,K]
+
+Cells: each token names what stands in each of the cells that it covers. Without this nothing learns
+to read: a query has to find the third character before it can learn a letter from it.
+
+    tokens [B,N,C] -> norm -> linear -> [B, G, G, K + 1], the last one the background
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -64,6 +69,25 @@ class AttributeHeads(nn.Module):
         seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         logits = torch.einsum("bad,adk->bak", self.out_norm(seen), self.weight) + self.bias
         return logits.masked_fill(self.unused, float("-inf"))
+
+
+class CellHead(nn.Module):
+    """Logits of `labels` classes and the background for `cells` x `cells` cells of a picture."""
+
+    def __init__(self, labels: int, channels: int, tokens: int, cells: int) -> None:
+        super().__init__()
+        side = math.isqrt(tokens)
+        if side * side != tokens or cells % side:
+            raise UserError(f"vision stage: {tokens} tokens do not divide {cells} x {cells} cells")
+        self.side, self.each = side, cells // side
+        self.norm = nn.LayerNorm(channels)
+        self.linear = nn.Linear(channels, self.each**2 * (labels + 1))
+
+    def forward(self, tokens_BNC: Tensor) -> Tensor:
+        """Logits [B, G, G, K + 1]."""
+        batch, side, each = len(tokens_BNC), self.side, self.each
+        logits = self.linear(self.norm(tokens_BNC)).reshape(batch, side, side, each, each, -1)
+        return logits.transpose(2, 3).reshape(batch, side * each, side * each, -1)
 
 
 class RunningAccuracy:

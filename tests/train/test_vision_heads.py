@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from autoneural.errors import UserError
-from autoneural.train.vision_heads import AttributeHeads, RunningAccuracy, attribute_vocabulary
+from autoneural.train.loss import cell_loss
+from autoneural.train.vision_heads import (
+    AttributeHeads,
+    CellHead,
+    RunningAccuracy,
+    attribute_vocabulary,
+)
 
 
 def test_vocabulary_is_sorted_and_complete() -> None:
@@ -40,3 +46,26 @@ def test_running_accuracy_counts_only_what_is_known() -> None:
     assert accuracy.read() == {"a": 1.0, "b": 1.0}
     accuracy.update(logits, torch.tensor([[1, 0, -100], [0, -100, -100]]))
     assert accuracy.read() == {"a": 0.3333, "b": 1.0}
+
+
+def test_cells_lie_where_their_token_looks() -> None:
+    torch.manual_seed(0)
+    head = CellHead(labels=2, channels=8, tokens=4, cells=4)
+    tokens = torch.randn(1, 4, 8)
+    changed = tokens.clone()
+    changed[0, 1, 0] += 1  # top right
+    differs = (head(tokens) != head(changed)).any(-1)[0]
+    assert head(tokens).shape == (1, 4, 4, 3)
+    assert differs[:2, 2:].all()
+    assert int(differs.sum()) == 4
+    with pytest.raises(UserError, match="9 tokens do not divide 4 x 4 cells"):
+        CellHead(labels=2, channels=8, tokens=9, cells=4)
+
+
+def test_the_cell_loss_weighs_the_background_down_and_leaves_out_the_unknown() -> None:
+    logits = torch.zeros(1, 1, 3, 2, requires_grad=True)
+    loss = cell_loss(logits, torch.tensor([[[0, -1, -100]]]))
+    assert loss.item() == pytest.approx(1.01 * torch.log(torch.tensor(2.0)).item())
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 0, 2].tolist() == [0.0, 0.0]

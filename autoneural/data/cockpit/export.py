@@ -2,7 +2,7 @@
 
     messages    <split>.jsonl + images/*.jpg         the canonical row (paths from the folder)
     llava       <split>.json  + images/*.jpg         id, image(s), conversations[{from, value}]
-    parquet     <split>.parquet                      images (bytes), messages, kinds, attributes
+    parquet     <split>.parquet                      images (bytes) and the columns of a row
     webdataset  <split>-000000.tar ...               <key>.jpg (<key>.1.jpg) + <key>.json per row
 
 The folder appears whole or not at all.
@@ -128,7 +128,7 @@ def _write_llava(folder: Path, split: Split, made: Iterable[Made]) -> None:
 def _write_parquet(folder: Path, split: Split, made: Iterable[Made]) -> None:
     """Nested `messages` as the hub has them: an image part means the next of `images`.
 
-    `attributes` are JSON text, since tasks differ.
+    `attributes` and `boxes` are JSON text, since tasks differ.
     """
     import pyarrow as pa  # of the extra [train], which the other formats do without
     import pyarrow.parquet as pq
@@ -137,15 +137,17 @@ def _write_parquet(folder: Path, split: Split, made: Iterable[Made]) -> None:
     schema = pa.schema([
         ("id", pa.string()), ("task", pa.string()), ("source", pa.string()),
         ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(part))]))),
-        ("kinds", pa.list_(pa.string())), ("attributes", pa.string()),
+        ("kinds", pa.list_(pa.string())), ("attributes", pa.string()), ("boxes", pa.string()),
         ("images", pa.list_(pa.struct([("path", pa.string()), ("bytes", pa.binary())]))),
     ])  # fmt: skip
     with pq.ParquetWriter(folder / f"{split}.parquet", schema) as writer:
         batch: list[dict[str, Any]] = []
         for row, pictures in made:
             images = [{"path": name, "bytes": data} for name, data in pictures.items()]
-            attributes = json.dumps(row["attributes"]) if "attributes" in row else None
-            batch.append({**row, "attributes": attributes, "images": images})
+            texts = {
+                key: json.dumps(row[key]) if key in row else None for key in ("attributes", "boxes")
+            }
+            batch.append({**row, **texts, "images": images})
             if len(batch) == GROUP_ROWS:
                 writer.write_table(pa.Table.from_pylist(batch, schema))
                 batch = []

@@ -7,6 +7,7 @@ function yields `(row, scenes)`: the row names its images, `scenes` is what to r
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from itertools import count
 from typing import Any
 from zlib import crc32
@@ -71,7 +72,7 @@ def _turns(pictures: Sequence[Any], questions: Sequence[Question]) -> Row:
 
 
 def _row(scenes: Sequence[Scene], questions: Sequence[Question]) -> Row:
-    """Attributes only for a single picture."""
+    """Attributes and boxes only for a single picture."""
     first = scenes[0]
     row: Row = {
         "id": "+".join(f"{scene.task}-{scene.split}-{scene.seed}" for scene in scenes),
@@ -81,7 +82,14 @@ def _row(scenes: Sequence[Scene], questions: Sequence[Question]) -> Row:
     }
     if len(scenes) == 1:
         row["attributes"] = {f"{first.task}.{k}": v for k, v in first.attributes.items()}
+        row["boxes"] = {f"{first.task}.{k}": box for k, box in _boxes(first).items()}
     return row
+
+
+def _boxes(scene: Scene) -> dict[str, list[float]]:
+    """Fractions of the side to a tenth of a pixel."""
+    boxes = TASKS[scene.task].boxes(scene)
+    return {k: [round(edge, 4) for edge in astuple(box)] for k, box in boxes.items()}
 
 
 def conversation(scene: Scene) -> Row:

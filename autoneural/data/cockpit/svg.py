@@ -5,11 +5,17 @@ Everything a scene draws is 256 x 256 user units, y down, whatever the pixel siz
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from autoneural.data.cockpit.base import Box
+
 SIDE = 256
+Matrix = tuple[float, float, float, float, float, float]
+"""a, b, c, d, e, f of SVG: x' = a x + c y + e, y' = b x + d y + f."""
 Stop = tuple[float, str] | tuple[float, str, float]
 
 
@@ -43,12 +49,51 @@ def _value(value: object) -> str:
     return str(value)
 
 
+def compose(outer: Matrix, inner: Matrix) -> Matrix:
+    """The transform that does `inner` first."""
+    a, b, c, d, e, f = outer
+    p, q, r, s, t, u = inner
+    return (
+        a * p + c * q, b * p + d * q, a * r + c * s, b * r + d * s,
+        a * t + c * u + e, b * t + d * u + f,
+    )  # fmt: skip
+
+
+def parse_transform(text: str) -> Matrix:
+    """The matrix of a `transform` attribute."""
+    matrix: Matrix = (1, 0, 0, 1, 0, 0)
+    for name, arguments in re.findall(r"(\w+)\(([^)]*)\)", text):
+        numbers = [float(number) for number in re.split(r"[\s,]+", arguments.strip())]
+        matrix = compose(matrix, _TRANSFORMS[name](*numbers))
+    return matrix
+
+
+def _rotation(angle: float, x: float = 0.0, y: float = 0.0) -> Matrix:
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    return (cos, sin, -sin, cos, x - cos * x + sin * y, y - sin * x - cos * y)
+
+
+_TRANSFORMS = {
+    "matrix": lambda a, b, c, d, e, f: (a, b, c, d, e, f),
+    "translate": lambda x, y=0.0: (1, 0, 0, 1, x, y),
+    "scale": lambda x, y=None: (x, 0, 0, x if y is None else y, 0, 0),
+    "rotate": _rotation,
+    "skewX": lambda angle: (1, 0, math.tan(math.radians(angle)), 1, 0, 0),
+    "skewY": lambda angle: (1, math.tan(math.radians(angle)), 0, 1, 0, 0),
+}
+
+
 class Canvas:
-    """Collects elements in painting order; `text()` of the whole is what resvg reads."""
+    """Collects elements in painting order; `text()` of the whole is what resvg reads.
+
+    `boxes` are the things that the drawing marked, where they come to lie in the picture.
+    """
 
     def __init__(self) -> None:
         self._defs: list[str] = []
         self._body: list[str] = []
+        self._matrix: Matrix = (1, 0, 0, 1, 0, 0)
+        self.boxes: dict[str, Box] = {}
 
     def add(self, tag: str, content: str = "", **attributes: Any) -> None:
         """One element; `stroke_width=2` becomes `stroke-width="2"`."""
@@ -109,8 +154,20 @@ class Canvas:
         """Elements added inside share `transform`, `opacity`, `clip_path`, ..."""
         names = ((key.replace("_", "-"), value) for key, value in attributes.items())
         self._body.append("<g" + "".join(f' {k}="{_value(v)}"' for k, v in names) + ">")
+        outer = self._matrix
+        self._matrix = compose(outer, parse_transform(attributes.get("transform", "")))
         yield
+        self._matrix = outer
         self._body.append("</g>")
+
+    def mark(self, name: str, left: float, top: float, width: float, height: float) -> None:
+        """Remember a rectangle of the current group as the box `name`, cut to the picture."""
+        a, b, c, d, e, f = self._matrix
+        corners = [(left + i * width, top + j * height) for i in (0, 1) for j in (0, 1)]
+        xs = [min(max((a * x + c * y + e) / SIDE, 0.0), 1.0) for x, y in corners]
+        ys = [min(max((b * x + d * y + f) / SIDE, 0.0), 1.0) for x, y in corners]
+        if min(xs) < max(xs) and min(ys) < max(ys):
+            self.boxes[name] = Box(min(xs), min(ys), max(xs), max(ys))
 
     def text(self) -> str:
         """The whole document."""
