@@ -109,10 +109,10 @@ def _torso(c: Canvas, truth: Truth, look: Look, build: Build) -> None:
     if look["print"] == "stripes":
         rows = (0.5, 0.68, 0.86)
         c.line(" ".join(f"M{-half + 1} {torso * t} Q0 {torso * t + 6} {half - 1} {torso * t}"
-                        for t in rows), trim, 3.2, opacity=0.7)  # fmt: skip
+                        for t in rows), trim, 3.2, stroke_opacity=0.7)  # fmt: skip
     elif look["print"] == "dots":
         c.line(" ".join(f"M{x * half} {y * torso} h0.1" for x in (-0.6, 0, 0.6) for y in (0.55, 0.8)),
-               trim, 5, opacity=0.8)  # fmt: skip
+               trim, 5, stroke_opacity=0.8)  # fmt: skip
 
 
 def _strap(c: Canvas, d: str, cloth: str) -> None:
@@ -210,7 +210,7 @@ def _blanket(c: Canvas, look: Look, build: Build, top: float) -> None:
             c.line(f"M{-wide} {y + 6} Q0 {y - 8} {wide} {y + 6}", light(color, 0.4), 5)
         c.line(f"M{-wide * 0.3} {top + 10} Q{-wide * 0.5} {top + 60} {-wide * 0.45} {low} "
                f"M{wide * 0.35} {top + 10} Q{wide * 0.42} {top + 70} {wide * 0.6} {low}",
-               dark(color, 0.3), 3, opacity=0.6)  # fmt: skip
+               dark(color, 0.3), 3, stroke_opacity=0.6)  # fmt: skip
     c.line(f"M{-wide * 0.72} {top + 16} Q{-wide * 0.4} {top - 4} 0 {top + 5} Q{wide * 0.4} "
            f"{top - 4} {wide * 0.72} {top + 16}", light(color, 0.45), 6)  # fmt: skip
 
@@ -249,7 +249,7 @@ def _extras(c: Canvas, truth: Truth, look: Look) -> None:
     kinds = [kind for kind in look["extras"] if kind != truth["toy"]]
     for index in range(min(count, len(kinds))):
         x, y = (first, second)[index] + look["spread"], 200 + index * 10
-        c.ellipse(x, y + 19, 22, 5, "#000000", opacity=0.35)
+        c.ellipse(x, y + 19, 22, 5, "#000000", fill_opacity=0.35)
         with c.group(transform=f"translate({x:.2f} {y}) rotate({look['lean']})"):
             toys.DRAW[kinds[index]](c, look["paint_free"])
 

@@ -58,7 +58,7 @@ def _own_hair_front(c: Canvas, style: str, hair: str) -> None:
     fill = c.linear(((0, light(hair, 0.22)), (1, hair)))
     if style == "tuft":
         c.line("M-10 -76 C-12 -92 2 -96 8 -88 M0 -78 C4 -90 14 -88 16 -80", hair, 5)
-        c.path("M-48 -46 C-40 -88 40 -88 48 -46 C30 -72 -30 -72 -48 -46 Z", hair, opacity=0.45)
+        c.path("M-48 -46 C-40 -88 40 -88 48 -46 C30 -72 -30 -72 -48 -46 Z", hair, fill_opacity=0.45)
     elif style == "fringe":
         c.path("M-60 -6 C-66 -112 66 -112 60 -6 L53 -34 C20 -42 -20 -42 -53 -34 Z", fill)
         c.line("M-26 -40 L-22 -66 M0 -42 V-68 M26 -40 L22 -66", dark(hair, 0.35), 2)
@@ -92,10 +92,11 @@ def _open_eye(c: Canvas, kind: str, look: dict[str, Any]) -> None:
     }[kind]
     shape = f"M-18 1 C-12 {top} 12 {top} 18 1 C12 {bottom} -12 {bottom} -18 1 Z"
     c.path(shape, "#fbf8f4")
-    with c.group(clip_path=c.clip(shape)):
-        c.circle(look["gaze"], 0, iris, look["iris"])
-        c.circle(look["gaze"], 0, iris * 0.58, "#0a0808")
-        c.circle(look["gaze"] - 4, -4, 3.2, "#ffffff")
+    c.circle(look["gaze"], 0, iris, look["iris"])
+    c.circle(look["gaze"], 0, iris * 0.58, "#0a0808")
+    c.circle(look["gaze"] - 4, -4, 3.2, "#ffffff")
+    if kind == "narrow":  # a lid over the iris: a clip would cost a layer
+        c.path(f"M-19 1 C-12 {top} 12 {top} 19 1 L17 -13 H-17 Z", dark(skin, 0.1))
     c.line(f"M-18 1 C-12 {top} 12 {top} 18 1", dark(skin, 0.8), 4 if kind == "narrow" else 3)
     c.line(f"M-17 3 C-12 {bottom} 12 {bottom} 17 3", dark(skin, 0.45), 1.3)
 
@@ -122,7 +123,7 @@ def _tears(c: Canvas) -> None:
             f"M{sign * 20} 11 C{sign * 22} 26 {sign * 27} 36 {sign * 25} 52 "
             f"Q{sign * 33} 62 {sign * 39} 50 C{sign * 42} 34 {sign * 38} 22 {sign * 34} 9 Z"
         )
-        c.path(stream, "#bfe6ff", opacity=0.92, stroke="#3f7fae", stroke_width=2)
+        c.path(stream, "#bfe6ff", fill_opacity=0.92, stroke="#3f7fae", stroke_width=2)
         c.line(f"M{sign * 28} 18 C{sign * 31} 30 {sign * 33} 36 {sign * 32} 48", "#ffffff", 3.4)
 
 
@@ -156,7 +157,7 @@ def _features(c: Canvas, emotion: str, look: dict[str, Any]) -> None:
     inner, outer = BROWS[emotion]
     brow = dark(hair, 0.1 if luma(hair) < 0.5 else 0.4)
     for sign in (-1, 1):
-        c.ellipse(sign * 38, 27, 14, 10, mix(skin, "#e0504c", 0.55), opacity=blush)
+        c.ellipse(sign * 38, 27, 14, 10, mix(skin, "#e0504c", 0.55), fill_opacity=blush)
         with c.group(transform=f"translate({sign * 26} 2) scale({sign} 1)"):
             _eye(c, EYES[emotion], {**look, "gaze": sign * look["gaze"]})
             c.line(f"M-15 {inner} Q2 {(inner + outer) / 2 - 5} 17 {outer}", brow, 5)

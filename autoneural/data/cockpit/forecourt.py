@@ -1,7 +1,7 @@
 """What the outer camera of a parked car sees: place, ground, people, weather, own bonnet.
 
-The ground is a plane in perspective: what stands at height y of the picture is (y - horizon) / 125
-of its near size.
+The ground is a plane in perspective: what stands at height y of the picture is (y - horizon) / NEAR
+of its own size.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ SKY = {
 GROUND = {"paving": "#b4ada2", "gravel": "#c8b48c", "grass": "#6f9a4c"}
 SHADE = {"day": 0.0, "dusk": 0.38, "night": 0.68}
 WINDOW = {"day": "#6f8ca4", "dusk": "#ffcf80", "night": "#ffd070"}
+NEAR = 108
+"""Below the horizon, in pixels, where things have their own size."""
 Truth = dict[str, str]
 Look = dict[str, Any]
 
@@ -54,9 +56,16 @@ def _sky(c: Canvas, truth: Truth, base: float) -> None:
 def _tree(c: Canvas, truth: Truth, x: float, base: float, size: float) -> None:
     leaf = _lit("#4f7f3e" if truth["weather"] != "snow" else "#8fa890", truth)
     c.rect(x - size * 0.09, base - size * 0.6, size * 0.18, size * 0.6, _lit("#5a4430", truth))
-    for dx, dy, r in ((-0.28, 0.75, 0.3), (0.28, 0.78, 0.3), (0, 1.05, 0.36), (0, 0.72, 0.34)):
-        c.circle(x + dx * size, base - dy * size, r * size, leaf)
-    c.circle(x - 0.12 * size, base - 1.12 * size, 0.2 * size, light(leaf, 0.16))
+    for dx, dy, r, tone in (
+        (0.24, 0.7, 0.32, 0.22),
+        (-0.26, 0.72, 0.3, 0.12),
+        (0.16, 0.98, 0.32, 0.1),
+        (-0.1, 1.04, 0.33, 0.0),
+    ):
+        c.circle(x + dx * size, base - dy * size, r * size, dark(leaf, tone))
+    crown = ((-0.2, 1.16), (-0.04, 1.24), (-0.3, 0.84), (-0.02, 1.02), (0.2, 1.1))
+    d = " ".join(f"M{x + dx * size:.1f} {base - dy * size:.1f} h{size * 0.06:.1f}" for dx, dy in crown)
+    c.line(d, light(leaf, 0.08), size * 0.16)
 
 
 def _window(c: Canvas, truth: Truth, x: float, y: float, w: float, h: float) -> None:
@@ -101,7 +110,7 @@ def _shops(c: Canvas, truth: Truth, look: Look, base: float) -> None:
         c.rect(x + 6, base - 36, 42, 34, WINDOW[truth["light"]], stroke=dark(wall, 0.5),
                stroke_width=2)  # fmt: skip
         c.rect(x + 53, base - 36, 15, 36, _lit(look["door"], truth))
-        c.path(f"M{x + 8} {base - 34} h12 L{x + 12} {base - 4} h-4 Z", "#ffffff", opacity=0.25)
+        c.path(f"M{x + 8} {base - 34} h12 L{x + 12} {base - 4} h-4 Z", "#ffffff", fill_opacity=0.25)
         color = _lit((look["door"], "#2f7d5b", "#c08030", "#4a5a90")[index], truth)
         c.path(f"M{x + 2} {base - 48} H{x + 71} L{x + 74} {base - 35} H{x - 1} Z", color)
         stripes = " ".join(f"M{x + 9 + k * 14} {base - 48} h7 l1 13 h-8 Z" for k in range(5))
@@ -133,7 +142,7 @@ def _flats(c: Canvas, truth: Truth, look: Look, base: float) -> None:
             if row < 3:
                 lamp = truth["light"] == "day" or look["blocks"][(row * 7 + index) % 20] > 0.4
                 c.rect(x, y, 16, 18, WINDOW[truth["light"]] if lamp else dark(wall, 0.6))
-                c.rect(x - 4, y + 12, 24, 10, _lit("#d8dce0", truth), opacity=0.8)
+                c.rect(x - 4, y + 12, 24, 10, _lit("#d8dce0", truth), fill_opacity=0.8)
             else:
                 c.path(f"M{x - 6} {base} V{base - 20} A14 14 0 0 1 {x + 22} {base - 20} V{base} Z",
                        dark(wall, 0.55))  # fmt: skip
@@ -183,8 +192,8 @@ def _ground(c: Canvas, truth: Truth, look: Look, base: float) -> None:
     _TEXTURE[truth["ground"]](c, look, color, horizon, base)
     if truth["light"] == "night":
         glow = light(color, 0.4)
-        c.path(f"M-20 260 L88 {base + 4} H168 L276 260 Z", glow, opacity=0.25)
-        c.path(f"M20 260 L104 {base + 10} H152 L236 260 Z", glow, opacity=0.3)
+        c.path(f"M-20 260 L88 {base + 4} H168 L276 260 Z", glow, fill_opacity=0.25)
+        c.path(f"M20 260 L104 {base + 10} H152 L236 260 Z", glow, fill_opacity=0.3)
 
 
 def _paving(c: Canvas, look: Look, color: str, horizon: float, base: float) -> None:
@@ -236,7 +245,7 @@ _TEXTURE: dict[str, Callable[[Canvas, Look, str, float, float], None]] = {
 
 def figure(truth: Truth, look: Look) -> people.Figure:
     """The one who comes to the car."""
-    dim = {"day": 0.0, "dusk": 0.12, "night": 0.22}[truth["light"]]
+    dim = {"day": 0.0, "dusk": 0.1, "night": 0.08}[truth["light"]]
     colors = {
         key: dark(look[key], dim) for key in ("skin", "hair", "coat", "trousers", "vest", "load")
     }
@@ -254,12 +263,13 @@ def figure(truth: Truth, look: Look) -> people.Figure:
 
 def _feet(look: Look) -> tuple[float, float, float]:
     """Where the one who comes stands, and at which scale."""
-    return look["x"], look["horizon"] + look["depth"], look["depth"] / 125
+    return look["x"], look["horizon"] + look["depth"], look["depth"] / NEAR
 
 
 def _hide(truth: Truth) -> float:
     """Height of the cover before the person, where it hides what is carried."""
-    return 92 * people.SCALE[truth["who"]] if truth["carrying"] == CANNOT_TELL else 0.0
+    height = {"elderly": 79, "child": 71}.get(truth["who"], 85)
+    return height * people.SCALE[truth["who"]] if truth["carrying"] == CANNOT_TELL else 0.0
 
 
 def boxes(truth: Truth, look: Look) -> dict[str, Box]:
@@ -292,8 +302,10 @@ def _cover(c: Canvas, truth: Truth, look: Look) -> None:
                stroke_width=1)  # fmt: skip
         return
     leaf = _lit("#3f7038" if truth["weather"] != "snow" else "#8aa890", truth)
-    bumps = " ".join(f"Q{-52 + 15 * k} {top - 7} {-45 + 15 * k} {top}" for k in range(8))
-    c.path(f"M-62 6 L-60 {top} {bumps} L64 6 Z", leaf, stroke=dark(leaf, 0.45), stroke_width=1.4)
+    bumps = " ".join(f"Q{-46 + 18 * k} {top - 12} {-38 + 18 * k} {top + 3}" for k in range(6))
+    c.path(f"M-58 6 Q-66 -4 -60 -14 Q-68 {top / 2} -60 {top + 20} Q-64 {top + 6} -56 {top + 3} "
+           f"{bumps} Q66 {top + 10} 60 {top + 24} Q68 {top / 2} 61 -12 Q66 -2 58 6 Z", leaf,
+           stroke=dark(leaf, 0.45), stroke_width=1.6)  # fmt: skip
     dots = look["dots"][:72]
     spots = [(dots[i] / 256 * 112 - 56, top + 6 + dots[i + 1] / 256 * (-top - 8))
              for i in range(0, 72, 2)]  # fmt: skip
@@ -304,7 +316,7 @@ def _cover(c: Canvas, truth: Truth, look: Look) -> None:
 def _bystanders(c: Canvas, truth: Truth, look: Look) -> None:
     """Small, walking away."""
     for other in look["others"][: int(truth["count"]) - (truth["who"] != "nobody")]:
-        scale = other["depth"] / 125
+        scale = other["depth"] / NEAR
         f = people.Figure(
             who="adult",
             **{key: _lit(other[key], truth) for key in ("skin", "hair", "coat", "trousers")},
@@ -329,17 +341,18 @@ def _weather(c: Canvas, truth: Truth, look: Look) -> None:
     drops = look["drops"]
     pairs = list(zip(drops[::2], drops[1::2], strict=True))
     if truth["weather"] == "rain":
-        c.line(" ".join(f"M{x} {y} l-4 15" for x, y in pairs), "#dce8f4", 1.5, opacity=0.55)
+        c.line(" ".join(f"M{x} {y} l-4 15" for x, y in pairs), "#dce8f4", 1.5, stroke_opacity=0.55)
     elif truth["weather"] == "snow":
-        c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[:35]), "#ffffff", 4, opacity=0.9)
-        c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[35:]), "#ffffff", 6, opacity=0.9)
+        c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[:35]), "#ffffff", 4, stroke_opacity=0.9)
+        c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[35:]), "#ffffff", 6, stroke_opacity=0.9)
 
 
 def picture(truth: Truth, look: Look) -> str:
     """The SVG of somebody coming to the car."""
     c, base = Canvas(), look["horizon"] + 26
     _sky(c, truth, base)
-    PLACE[look["place"]](c, truth, look, base)
+    with c.group(transform=f"translate(128 {base}) scale(1.15) translate(-128 {-base})"):
+        PLACE[look["place"]](c, truth, look, base)
     _ground(c, truth, look, base)
     _bystanders(c, truth, look)
     if truth["who"] != "nobody":

@@ -150,6 +150,7 @@ LOADS = {
     "suitcase": "a suitcase", "child seat": "a child seat", "umbrella": "an umbrella",
     CANNOT_TELL: "something hidden or nothing",
 }  # fmt: skip
+TIMES = {"day": "by day", "dusk": "at dusk", "night": "at night"}
 SIDES = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
 OWNERS = {
     "yes": "who is the owner",
@@ -167,13 +168,13 @@ def open_of(who: str, carrying: str, owner: str) -> str:
 
 def _attributes(rng: Rng) -> dict[str, str]:
     who = weighted(
-        rng, {"nobody": 0.14, "adult": 0.22, "child": 0.21, "elderly": 0.21, "courier": 0.22}
+        rng, {"nobody": 0.11, "adult": 0.23, "child": 0.22, "elderly": 0.22, "courier": 0.22}
     )
     loads = {"nothing": 0.16, "shopping bags": 0.13, "box": 0.13, "suitcase": 0.13,
              "child seat": 0.22, "umbrella": 0.12, CANNOT_TELL: 0.11}  # fmt: skip
     carrying, distance = weighted(rng, loads), pick(rng, ("near", "far"))
     side = pick(rng, ("left", "middle", "right"))
-    owner = weighted(rng, {"yes": 0.56, "no": 0.32, CANNOT_TELL: 0.12})
+    owner = weighted(rng, {"yes": 0.5, "no": 0.38, CANNOT_TELL: 0.12})
     if who == "nobody":
         carrying = distance = side = owner = "none"
     behind = weighted(rng, {0: 0.36, 1: 0.34, 2: 0.3})
@@ -203,12 +204,12 @@ def _place(rng: Rng, truth: dict[str, str]) -> dict[str, Any]:
     """Where the one who comes stands; loads hang towards the middle, within the picture."""
     side = truth["side"]
     x = {"left": (56, 76), "right": (180, 200)}.get(side, (118, 138))
-    depth = (110, 122) if truth["distance"] != "far" else (62, 72)
+    depth = (110, 120) if truth["distance"] != "far" else (64, 72)
     return {
         "x": uniform(rng, *x),
         "depth": uniform(rng, *depth),
         "hand": {"left": 1, "right": -1}.get(side, pick(rng, (-1, 1))),
-        "horizon": uniform(rng, 97, 105),
+        "horizon": uniform(rng, 94, 104),
     }
 
 
@@ -218,7 +219,7 @@ def _bystanders(rng: Rng, split: Split, look: dict[str, Any]) -> list[dict[str, 
     free = [x for x in (18, 46, 74, 102, 154, 182, 210, 238) if not low < x < high]
     places = [free[i] for i in rng.permutation(len(free))[:2].tolist()]
     return [
-        {**_clothes(rng, split), "x": x + uniform(rng, -5, 5), "depth": uniform(rng, 35, 43)}
+        {**_clothes(rng, split), "x": x + uniform(rng, -5, 5), "depth": uniform(rng, 35, 42)}
         for x in places
     ]
 
@@ -301,7 +302,7 @@ class Greeter:
             )
         number = f"{truth['count']} {'person' if truth['count'] == '1' else 'people'}"
         return (
-            f"Before the car on {truth['ground']} by {truth['light']} in {truth['weather']} weather "
+            f"Before the car, on {truth['ground']}, {TIMES[truth['light']]}, in {truth['weather']} weather, "
             f"{comes}, with {number} in the picture. {_opening(truth)}."
         )
 

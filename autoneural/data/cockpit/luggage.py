@@ -13,7 +13,7 @@ EXTENT: dict[str, Extent] = {
     "shopping bags": (-14, 0, 14, 46),
     "box": (-20, -15, 20, 17),
     "suitcase": (-16, 0, 16, 68),
-    "child seat": (-25, -2, 25, 46),
+    "child seat": (-25, -6, 25, 49),
     "umbrella": (-42, -86, 42, 8),
 }
 """Left, top, right, bottom, from the hand."""
@@ -58,16 +58,21 @@ def suitcase(c: Canvas, color: str) -> None:
 
 
 def child_seat(c: Canvas, color: str) -> None:
-    """A baby's carrier hanging by its handle, padded, with harness and buckle."""
-    c.line("M-21 25 C-20 -6 20 -6 21 25", "#2a2d33", 5)
-    c.line("M-20 22 C-18 -3 18 -3 20 22", "#8a9098", 1.3)
-    c.path("M-25 20 C-27 40 -14 46 0 46 C14 46 27 40 25 20 C22 10 14 8 0 8 C-14 8 -22 10 -25 20 Z",
-           color, stroke=dark(color, 0.6), stroke_width=1.6)  # fmt: skip
-    c.path("M-18 20 C-19 34 -10 39 0 39 C10 39 19 34 18 20 C15 13 9 12 0 12 C-9 12 -15 13 -18 20 Z",
-           light(color, 0.55))  # fmt: skip
-    c.path("M-11 14 C-12 20 12 20 11 14 C8 11 -8 11 -11 14 Z", light(color, 0.8))
-    c.line("M-6 17 L-2 27 M6 17 L2 27 M0 29 V37", "#1c1e22", 2.8)
-    c.rect(-3.5, 25, 7, 6.5, "#d8281c", rx=1.5)
+    """High back with wings, armrests, harness and buckle; carried by the headrest."""
+    line = {"stroke": dark(color, 0.6), "stroke_width": 1.5}
+    pad = light(color, 0.6)
+    c.path("M-13 -3 Q0 -7 13 -3 L16 30 H-16 Z", color, **line)
+    c.path("M-9 8 H9 L11 34 H-11 Z", pad)
+    for sign in (-1, 1):
+        c.path(f"M{sign * 8} -2 Q{sign * 19} -3 {sign * 20} 4 V14 Q{sign * 18} 18 {sign * 11} 15 Z",
+               color, **line)  # fmt: skip
+    c.rect(-10, 0, 20, 12, pad, rx=4)
+    c.path("M-24 46 V36 Q-22 31 -14 31 H14 Q22 31 24 36 V46 Q0 52 -24 46 Z", color, **line)
+    c.path("M-14 33 H14 L17 42 Q0 46 -17 42 Z", pad)
+    for sign in (-1, 1):
+        c.rect(sign * 20 - 4.5, 22, 9, 16, light(color, 0.15), rx=4, **line)
+    c.line("M-6 11 L-2 25 M6 11 L2 25 M0 27 V38", "#1c1e22", 3)
+    c.rect(-4, 23, 8, 7.5, "#d8281c", rx=1.5)
 
 
 def umbrella(c: Canvas, color: str) -> None:

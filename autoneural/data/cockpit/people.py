@@ -27,8 +27,10 @@ STYLES = ("short", "long", "curly", "bald", "hood")
 STYLES_HELD_OUT = ("bob", "bun")
 GARMENTS = ("jacket", "coat", "jumper", "dress")
 LIGHTS = {"green": "#20e860", "red": "#ff2a20"}
-SCALE = {"adult": 1.0, "courier": 1.0, "elderly": 0.95, "child": 0.66}
-HIP = 76
+SCALE = {"adult": 1.0, "courier": 1.0, "elderly": 0.95, "child": 0.68}
+HIP = 76.0
+DROP = 15.0
+"""How much shorter than an adult's a child's legs are, and its load lower."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +56,8 @@ class Figure:
 def _tapered(points: Sequence[Point], widths: Sequence[float]) -> str:
     """The outline of a limb: a strip per segment and a disc per joint, as one path."""
     parts = [
-        f"M{x - w / 2:.1f} {y:.1f} a{w / 2:.1f} {w / 2:.1f} 0 1 0 {w:.1f} 0 "
-        f"a{w / 2:.1f} {w / 2:.1f} 0 1 0 {-w:.1f} 0 Z"
+        f"M{x - w / 2:.1f} {y:.1f} a{w / 2:.1f} {w / 2:.1f} 0 1 1 {w:.1f} 0 "
+        f"a{w / 2:.1f} {w / 2:.1f} 0 1 1 {-w:.1f} 0 Z"
         for (x, y), w in zip(points, widths, strict=True)
     ]
     for (x0, y0), (x1, y1), w0, w1 in zip(points, points[1:], widths, widths[1:], strict=False):
@@ -81,12 +83,17 @@ def _leg(c: Canvas, f: Figure, sign: int) -> None:
     color = mix(f.skin, "#30201c", 0.35) if bare else f.trousers
     color = color if front else dark(color, 0.25)
     foot = (sign * 9.5, -5.0) if front else (sign * 6.0, -14.0)
-    knee = (sign * 9.0, -39.0) if front else (sign * 8.0, -42.0)
+    hip = HIP - _drop(f)
+    knee = (sign * 9.0, -0.5 * hip) if front else (sign * 8.0, -0.54 * hip)
     shoe = dark(mix(f.trousers, "#201814", 0.6), 0.35)
     c.ellipse(foot[0] + sign, foot[1] + 2, 5.6, 5 if front else 3.6, shoe,
               stroke=dark(shoe, 0.5), stroke_width=1)  # fmt: skip
     slim = 0.8 if bare else 1.0
-    _limb(c, [(sign * 6.5, -HIP), knee, foot], [14 * slim, 10.5 * slim, 7.5 * slim], color)
+    _limb(c, [(sign * 6.5, -hip), knee, foot], [14 * slim, 10.5 * slim, 7.5 * slim], color)
+
+
+def _drop(f: Figure) -> float:
+    return DROP if f.who == "child" else 0.0
 
 
 def _shoulder(f: Figure) -> float:
@@ -100,7 +107,8 @@ def _hand(f: Figure, sign: int) -> Point:
     if f.carrying == "umbrella" and sign == f.side:
         return sign * 20.0, -98.0
     if f.carrying == "box":
-        return load_at(f)[0] + sign * 19.0, -76.0
+        x, y = load_at(f)
+        return x + sign * 19.0, y + 2
     if f.carrying == "suitcase" and sign == f.side:
         return sign * 29.0, -68.0
     if f.carrying == "child seat" and sign == f.side:
@@ -111,7 +119,7 @@ def _hand(f: Figure, sign: int) -> Point:
 def load_at(f: Figure) -> Point:
     """Where the hand of the carried thing is, before scaling."""
     if f.carrying == "box":
-        return (f.side * 8.0 if f.who == "elderly" else 0.0), -78.0
+        return (f.side * 10.0, -66.0) if f.who == "elderly" else (0.0, -73.0)
     return _hand(f, f.side)
 
 
@@ -166,11 +174,11 @@ def _card(c: Canvas, f: Figure) -> None:
     if f.card == "none":
         return
     color = LIGHTS[f.card]
-    c.circle(0, top + 16, 17, color, opacity=0.22)
-    c.circle(0, top + 16, 12.5, color, opacity=0.35)
+    c.circle(0, top + 16, 17, color, fill_opacity=0.22)
+    c.circle(0, top + 16, 12.5, color, fill_opacity=0.35)
     c.rect(-7, top + 7, 14, 18, "#14161a", rx=2.5, stroke="#f0f2f4", stroke_width=1.2)
     c.rect(-4.8, top + 10, 9.6, 11.5, color, rx=1.5)
-    c.circle(0, top + 14, 2.6, "#ffffff", opacity=0.7)
+    c.circle(0, top + 14, 2.6, "#ffffff", fill_opacity=0.7)
 
 
 def _hair_back(c: Canvas, f: Figure, fill: str) -> None:
@@ -219,15 +227,22 @@ def _cap(c: Canvas, f: Figure) -> None:
         c.circle(0, -10.5, 2.6, "#ffffff")
 
 
-def _head(c: Canvas, f: Figure) -> None:
+def _head_place(f: Figure) -> str:
     """The skull is 20 wide; a child's is larger for its body."""
-    drop = 8.0 if f.who == "elderly" else 0.0
-    size = 1.38 if f.who == "child" else 1.06
+    size = 1.6 if f.who == "child" else 1.06
+    y = -136 + (8 if f.who == "elderly" else 0) - (size - 1) * 9
+    return f"translate(0 {y:.2f}) scale({size})"
+
+
+def _hair(c: Canvas, f: Figure) -> str:
     hair = "#dcdcda" if f.who == "elderly" else f.hair
-    c.rect(-5, -125 + drop, 10, 12, dark(f.skin, 0.3), rx=4)
-    with c.group(transform=f"translate(0 {-136 + drop + (6 if f.away else 0) - (size - 1) * 9:.2f}) scale({size})"):
-        fill = c.linear(((0, light(hair, 0.25)), (1, dark(hair, 0.2))))
-        _hair_back(c, f, fill)
+    return c.linear(((0, light(hair, 0.25)), (1, dark(hair, 0.2))))
+
+
+def _head(c: Canvas, f: Figure) -> None:
+    neck = -_shoulder(f) + 10
+    c.rect(-5, -neck, 10, 12, dark(f.skin, 0.3), rx=4)
+    with c.group(transform=_head_place(f)):
         for sign in (-1, 1):
             c.ellipse(sign * 10, 0.5, 2, 3, dark(f.skin, 0.15))
         c.path("M-10 -3 C-10 -16 10 -16 10 -3 C10 5 6 12 0 12 C-6 12 -10 5 -10 -3 Z",
@@ -235,9 +250,9 @@ def _head(c: Canvas, f: Figure) -> None:
                stroke=dark(f.skin, 0.5), stroke_width=0.8)  # fmt: skip
         if f.away:
             c.path("M-10.6 -3 C-11 -17 11 -17 10.6 -3 C10 4 6 8 0 8 C-6 8 -10 4 -10.6 -3 Z",
-                   dark(f.coat, 0.1) if f.style == "hood" else fill)  # fmt: skip
+                   dark(f.coat, 0.1) if f.style == "hood" else _hair(c, f))  # fmt: skip
         else:
-            _hair_front(c, f, fill)
+            _hair_front(c, f, _hair(c, f))
             _face(c, f)
         if f.who == "courier":
             _cap(c, f)
@@ -249,52 +264,64 @@ def _stick(c: Canvas, f: Figure) -> None:
     c.line(f"M{x - 0.8} -68 L{x - f.side * 5 - 0.8} -4", "#a06a38", 1.1)
 
 
+def _load_size(f: Figure) -> float:
+    return 0.78 if f.who == "child" and f.carrying != "umbrella" else 1.0
+
+
 def _carried(c: Canvas, f: Figure) -> None:
     x, y = load_at(f)
-    hands: list[Point] = [(x, y)]
+    size, hands = _load_size(f), [(x, y)]
     if f.carrying == "shopping bags" and f.who != "elderly":
         hands.append(_hand(f, -f.side))
     for at in hands:
-        with c.group(transform=f"translate({at[0]:.1f} {at[1]:.1f})"):
+        with c.group(transform=f"translate({at[0]:.1f} {at[1]:.1f}) scale({size})"):
             luggage.DRAW[f.carrying](c, f.load)
 
 
 def extent(f: Figure) -> luggage.Extent:
     """Left, top, right, bottom of the figure without what it carries."""
     scale = SCALE[f.who]
-    top = -146 if f.who == "elderly" else -160 if f.who == "child" else -153
+    top = {"elderly": -146, "child": -148}.get(f.who, -153)
     return -28 * scale, top * scale, 28 * scale, 2 * scale
 
 
 def load_extent(f: Figure) -> luggage.Extent:
     """Left, top, right, bottom of what it carries."""
-    scale, (x, y) = SCALE[f.who], load_at(f)
-    left, top, right, bottom = luggage.EXTENT[f.carrying]
-    edges = [x + left, y + top, x + right, y + bottom]
+    scale, size, (x, y) = SCALE[f.who], _load_size(f), load_at(f)
+    left, top, right, bottom = (edge * size for edge in luggage.EXTENT[f.carrying])
+    low, high = x + left, x + right
     if f.carrying == "shopping bags" and f.who != "elderly":
         other = _hand(f, -f.side)[0]
-        edges[0], edges[2] = min(edges[0], other + left), max(edges[2], other + right)
-    return edges[0] * scale, edges[1] * scale, edges[2] * scale, edges[3] * scale
+        low, high = min(low, other + left), max(high, other + right)
+    y += _drop(f)
+    return low * scale, (y + top) * scale, high * scale, (y + bottom) * scale
+
+
+def _upper_body(c: Canvas, f: Figure) -> None:
+    before = f.carrying in ("box", "umbrella")  # arms that reach over the load
+    if not before:
+        _arm(c, f, -1)
+        _arm(c, f, 1)
+    with c.group(transform=_head_place(f)):
+        _hair_back(c, f, _hair(c, f))
+    _torso(c, f)
+    if not f.away:
+        _card(c, f)
+    _head(c, f)
+    if f.carrying != "nothing":
+        _carried(c, f)
+    if before:
+        _arm(c, f, -1)
+        _arm(c, f, 1)
 
 
 def person(c: Canvas, f: Figure) -> None:
     """The figure, its shadow and its load."""
     with c.group(transform=f"scale({SCALE[f.who]})"):
-        c.ellipse(3, -1, 27, 5.5, "#000000", opacity=0.38)
+        c.ellipse(3, -1, 27, 5.5, "#000000", fill_opacity=0.38)
         for sign in (-f.step, f.step):
             _leg(c, f, sign)
         if f.who == "elderly":
             _stick(c, f)
-        before = f.carrying in ("box", "umbrella")
-        for sign in (-1, 1):
-            if not before:
-                _arm(c, f, sign)
-        _torso(c, f)
-        if not f.away:
-            _card(c, f)
-        _head(c, f)
-        if f.carrying != "nothing":
-            _carried(c, f)
-        for sign in (-1, 1):
-            if before:
-                _arm(c, f, sign)
+        with c.group(transform=f"translate(0 {_drop(f)})"):
+            _upper_body(c, f)

@@ -35,8 +35,8 @@ def _ball(c: Canvas, paint: str) -> None:
     c.path("M0 -18 C-10 -8 -10 8 0 18 C10 8 10 -8 0 -18 Z", paint)
     c.path("M-16 -8.5 C-12 -2 -12 4 -16 8.5 A18 18 0 0 1 -16 -8.5 Z", paint)
     c.path("M16 -8.5 C12 -2 12 4 16 8.5 A18 18 0 0 0 16 -8.5 Z", paint)
-    c.path("M-11 14 A18 18 0 0 0 17 6 C10 13 -2 16 -11 14 Z", "#000000", opacity=0.25)
-    c.ellipse(-6, -9, 5, 3.4, "#ffffff", opacity=0.75)
+    c.path("M-11 14 A18 18 0 0 0 17 6 C10 13 -2 16 -11 14 Z", "#000000", fill_opacity=0.25)
+    c.ellipse(-6, -9, 5, 3.4, "#ffffff", fill_opacity=0.75)
 
 
 def _book(c: Canvas, paint: str) -> None:
@@ -56,7 +56,7 @@ def _tablet(c: Canvas, paint: str) -> None:
     c.path("M-17 12.5 V4 Q-8 -3 1 4 T17 2 V12.5 Z", "#58c860")
     c.circle(9, -6, 4, "#ffe050")
     c.circle(-8, 1, 4.5, paint)
-    c.path("M-17 -12.5 H-5 L-13 12.5 H-17 Z", "#ffffff", opacity=0.18)
+    c.path("M-17 -12.5 H-5 L-13 12.5 H-17 Z", "#ffffff", fill_opacity=0.18)
 
 
 DRAW: dict[str, Callable[[Canvas, str], None]] = {
