@@ -44,7 +44,7 @@ def _view(c: Canvas, truth: dict[str, str], look: dict[str, Any], y0: float, y1:
     top, low, trees, ground = SKY[truth["light"]]
     for band in range(6):
         y = y0 + (y1 - y0) * band / 6
-        c.rect(0, y, SIDE, y1 - y, mix(top, low, band / 5))
+        c.rect(0, y, SIDE, (y1 - y0) / 6 + 1, mix(top, low, band / 5))
     edge = [y1 - (y1 - y0) * (0.2 + 0.32 * value) for value in look["trees"]]
     steps = " ".join(f"Q{i * 26 - 13} {y - 9:.1f} {i * 26} {y:.1f}" for i, y in enumerate(edge))
     c.path(f"M-30 {y1} L-26 {edge[0]} {steps} L{SIDE} {y1} Z", trees)

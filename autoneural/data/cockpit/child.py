@@ -281,15 +281,15 @@ class Child:
     def questions(self, scene: Scene) -> list[Question]:
         truth = scene.attributes
         rng = rng_for(self.name, scene.split, scene.seed, "questions")
-        found = self.boxes(scene)
-        thing = pick(rng, ("face", "toy")) if "face" in found else "toy"
+        thing = pick(rng, ("face", "toy"))
+        hidden = thing == "face" and truth["emotion"] == CANNOT_TELL
         fields = {key: truth[key] for key in ("emotion", "buckled", "advice")}
         plain = ("emotion", "buckled", "comfort", "side", "age", "advice")
         answers = {
             **{kind: truth[kind] for kind in plain},
             **{key: truth[key].replace("none", "nothing") for key in ("toy", "headwear")},
             "count": truth["toys"],
-            "where": grid.cell(found[thing]) if thing in found else "nowhere",
+            "where": grid.whereabouts(self.boxes(scene), thing, hidden=hidden),
             "sentence": _sentence(truth),
             "json": json.dumps(fields),
         }
@@ -310,4 +310,6 @@ class Child:
 
 def _sentence(truth: dict[str, str]) -> str:
     advice = "nothing to do" if truth["advice"] == "nothing" else truth["advice"]
-    return f"The {truth['age']} {FEELS[truth['emotion']]} and {HARNESS[truth['buckled']]}: {advice}."
+    return (
+        f"The {truth['age']} {FEELS[truth['emotion']]} and {HARNESS[truth['buckled']]}: {advice}."
+    )

@@ -111,8 +111,8 @@ def _torso(c: Canvas, truth: Truth, look: Look, build: Build) -> None:
         c.line(" ".join(f"M{-half + 1} {torso * t} Q0 {torso * t + 6} {half - 1} {torso * t}"
                         for t in rows), trim, 3.2, stroke_opacity=0.7)  # fmt: skip
     elif look["print"] == "dots":
-        c.line(" ".join(f"M{x * half} {y * torso} h0.1" for x in (-0.6, 0, 0.6) for y in (0.55, 0.8)),
-               trim, 5, stroke_opacity=0.8)  # fmt: skip
+        dots = ((x * half, y * torso) for x in (-0.6, 0, 0.6) for y in (0.55, 0.8))
+        c.line(" ".join(f"M{x} {y} h0.1" for x, y in dots), trim, 5, stroke_opacity=0.8)
 
 
 def _strap(c: Canvas, d: str, cloth: str) -> None:

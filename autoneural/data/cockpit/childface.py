@@ -195,8 +195,10 @@ def _turned_head(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None
     if truth["age"] != "baby":
         fill = c.radial(((0, light(hair, 0.22)), (1, dark(hair, 0.3))), cy=0.3)
         c.path(HEAD.replace("58 0 58", "44 0 44"), fill)
-        c.line("M0 -70 C-6 -40 -4 -10 -8 30 M22 -64 C30 -30 26 0 28 30 M-24 -62 C-34 -30 -30 4 -30 28",
-               dark(hair, 0.35), 2)  # fmt: skip
+        strands = (
+            "M0 -70 C-6 -40 -4 -10 -8 30 M22 -64 C30 -30 26 0 28 30 M-24 -62 C-34 -30 -30 4 -30 28"
+        )
+        c.line(strands, dark(hair, 0.35), 2)
     else:
         c.line("M-8 -30 C-2 -44 12 -38 8 -26 C4 -18 -6 -22 -2 -28", dark(hair, 0.1), 4)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from autoneural.data.cockpit import forecourt, grid, luggage, people
+from autoneural.data.cockpit import facades, forecourt, grid, luggage, people
 from autoneural.data.cockpit.base import (
     CANNOT_TELL,
     Box,
@@ -234,16 +234,18 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
         **_clothes(rng, split),
         "vest": pick(rng, pool(split, people.VEST, people.VEST_HELD_OUT)),
         "load": pick(rng, pool(split, luggage.CASE, luggage.CASE_HELD_OUT)),
-        "place": pick(rng, pool(split, forecourt.PLACES, forecourt.PLACES_HELD_OUT)),
+        "place": pick(rng, pool(split, facades.PLACES, facades.PLACES_HELD_OUT)),
         "paint": pick(rng, pool(split, forecourt.PAINT, forecourt.PAINT_HELD_OUT)),
-        "wall": pick(rng, pool(split, forecourt.WALL, forecourt.WALL_HELD_OUT)),
+        "wall": pick(rng, pool(split, facades.WALL, facades.WALL_HELD_OUT)),
         "door": pick(rng, pool(split, luggage.CASE, luggage.CASE_HELD_OUT)),
         "cover": pick(rng, ("hedge", "wall")),
         "shift": uniform(rng, -16, 16),
         "blocks": uniforms(rng, 20, 0, 1),
         "dots": uniforms(rng, 360, 0, 256),
         "drops": uniforms(rng, 120, 0, 256),
-        "camera": camera(rng, noise={"day": 3.0, "dusk": 4.0, "night": 4.5}[truth["light"]], veil=veil),
+        "camera": camera(
+            rng, noise={"day": 3.0, "dusk": 4.0, "night": 4.5}[truth["light"]], veil=veil
+        ),
     }
     for _ in range(20):  # a box on a line of the grid has no one word
         look.update(_place(rng, truth))
@@ -275,9 +277,8 @@ class Greeter:
     def questions(self, scene: Scene) -> list[Question]:
         truth = scene.attributes
         rng = rng_for(self.name, scene.split, scene.seed, "questions")
-        found = self.boxes(scene)
         thing = weighted(rng, {"load": 0.65, "person": 0.35})
-        thing = "person" if truth["carrying"] == CANNOT_TELL else thing
+        hidden = thing == "load" and truth["carrying"] == CANNOT_TELL
         words = {"load": "what the person carries", "person": "the person who comes"}[thing]
         fields = {key: truth[key] for key in ("who", "carrying", "open")}
         absent = ("carrying", "distance", "side", "owner")
@@ -285,7 +286,7 @@ class Greeter:
         answers = {
             **{kind: truth[kind] for kind in plain},
             **{kind: truth[kind].replace("none", "nobody there") for kind in absent},
-            "where": grid.cell(found[thing]) if thing in found else "nowhere",
+            "where": grid.whereabouts(self.boxes(scene), thing, hidden=hidden),
             "sentence": _sentence(truth),
             "json": json.dumps(fields),
         }
@@ -302,8 +303,9 @@ class Greeter:
             )
         number = f"{truth['count']} {'person' if truth['count'] == '1' else 'people'}"
         return (
-            f"Before the car, on {truth['ground']}, {TIMES[truth['light']]}, in {truth['weather']} weather, "
-            f"{comes}, with {number} in the picture. {_opening(truth)}."
+            f"Before the car, on {truth['ground']}, {TIMES[truth['light']]}, "
+            f"in {truth['weather']} weather, {comes}, with {number} in the picture. "
+            f"{_opening(truth)}."
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from autoneural.data.cockpit.base import Box
+from collections.abc import Mapping
+
+from autoneural.data.cockpit.base import CANNOT_TELL, Box
 from autoneural.data.cockpit.svg import SIDE
 
 ROWS = ("top", "", "bottom")
@@ -23,6 +25,13 @@ def cell(box: Box) -> str:
     """ "top left", "top", ..., "centre", ..., "bottom right"."""
     x, y = _centre(box)
     return f"{ROWS[min(int(y * 3), 2)]} {COLUMNS[min(int(x * 3), 2)]}".strip() or "centre"
+
+
+def whereabouts(found: Mapping[str, Box], name: str, *, hidden: bool) -> str:
+    """The answer to "where is it": a cell, "nowhere", or that one cannot tell."""
+    if hidden:
+        return CANNOT_TELL
+    return cell(found[name]) if name in found else "nowhere"
 
 
 def is_clear(box: Box, margin: float = 0.025) -> bool:

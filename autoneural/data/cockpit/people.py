@@ -141,15 +141,17 @@ def _torso(c: Canvas, f: Figure) -> None:
     shape = (f"M-7 {top - 4} C-15 {top - 3} -21 {top} -21 {top + 9} L-16 -84 L{-flare} {hem} "
              f"Q0 {hem + 5} {flare} {hem} L16 -84 L21 {top + 9} C21 {top} 15 {top - 3} 7 {top - 4} "
              "Z")  # fmt: skip
-    fill = c.linear(((0, light(f.coat, 0.22)), (0.5, f.coat), (1, dark(f.coat, 0.35))), x2=1.0, y2=0.3)
+    fill = c.linear(
+        ((0, light(f.coat, 0.22)), (0.5, f.coat), (1, dark(f.coat, 0.35))), x2=1.0, y2=0.3
+    )
     c.path(shape, fill, stroke=dark(f.coat, 0.55), stroke_width=1.2)
     seam = dark(f.coat, 0.4)
     if f.away:
         c.line(f"M0 {top + 2} V{hem}", seam, 1.1)
     elif f.garment in ("jacket", "coat"):
         c.line(f"M0 {top + 8} V{hem + 2} M-13 -82 l6 2 M13 -82 l-6 2", seam, 1.5)
-        c.path(f"M-7 {top - 4} L-10 {top + 6} L0 {top + 12} L10 {top + 6} L7 {top - 4} L0 {top + 4} Z",
-               dark(f.coat, 0.2))  # fmt: skip
+        lapels = f"L-10 {top + 6} L0 {top + 12} L10 {top + 6} L7 {top - 4} L0 {top + 4} Z"
+        c.path(f"M-7 {top - 4} {lapels}", dark(f.coat, 0.2))
     elif f.garment == "dress":
         c.line(f"M-16 -84 Q0 -80 16 -84 M-7 -78 L-9 {hem} M7 -78 L9 {hem}", seam, 1.6)
     else:
@@ -170,7 +172,9 @@ def _card(c: Canvas, f: Figure) -> None:
     """The key on its cord; tucked into the coat where `card` is none."""
     top = _shoulder(f)
     end = top + (13 if f.card == "none" else 8)
-    c.line(f"M-6 {top - 3} L0 {end} L6 {top - 3}", "#f2f2ee" if luma(f.coat) < 0.6 else "#20242a", 1.6)
+    c.line(
+        f"M-6 {top - 3} L0 {end} L6 {top - 3}", "#f2f2ee" if luma(f.coat) < 0.6 else "#20242a", 1.6
+    )
     if f.card == "none":
         return
     color = LIGHTS[f.card]
@@ -260,7 +264,9 @@ def _head(c: Canvas, f: Figure) -> None:
 
 def _stick(c: Canvas, f: Figure) -> None:
     x = -f.side * 25
-    c.line(f"M{x + f.side * 8} -70 Q{x + f.side * 4} -77 {x} -71 L{x - f.side * 5} -1", "#5a3416", 3.4)
+    c.line(
+        f"M{x + f.side * 8} -70 Q{x + f.side * 4} -77 {x} -71 L{x - f.side * 5} -1", "#5a3416", 3.4
+    )
     c.line(f"M{x - 0.8} -68 L{x - f.side * 5 - 0.8} -4", "#a06a38", 1.1)
 
 
@@ -282,7 +288,7 @@ def extent(f: Figure) -> luggage.Extent:
     """Left, top, right, bottom of the figure without what it carries."""
     scale = SCALE[f.who]
     top = {"elderly": -146, "child": -148}.get(f.who, -153)
-    return -28 * scale, top * scale, 28 * scale, 2 * scale
+    return -32 * scale, top * scale, 32 * scale, 2 * scale
 
 
 def load_extent(f: Figure) -> luggage.Extent:

@@ -12,7 +12,9 @@ from autoneural.data.cockpit.greeter import Greeter
 from autoneural.data.cockpit.hmi import Hmi
 from autoneural.errors import UserError
 
-TASKS: dict[str, Task] = {task.name: task for task in (Fatigue(), Hmi(), Boarding(), Child(), Greeter())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (Fatigue(), Hmi(), Boarding(), Child(), Greeter())
+}
 
 
 def check_tasks(names: Sequence[str] | None) -> list[str]:
