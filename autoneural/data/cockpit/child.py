@@ -210,6 +210,7 @@ def _look(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
         "extras": [others[i] for i in rng.permutation(len(others)).tolist()],
         "trees": uniforms(rng, 11, 0, 1),
         "freckles": chance(rng, 0.2),
+        "quiet": chance(rng, 0.4),
         "lap_blanket": chance(rng, 0.22),
     }
 

@@ -115,8 +115,9 @@ def _torso(c: Canvas, truth: Truth, look: Look, build: Build) -> None:
         c.line(" ".join(f"M{x} {y} h0.1" for x, y in dots), trim, 5, stroke_opacity=0.8)
 
 
-def _strap(c: Canvas, d: str, cloth: str) -> None:
-    band, edge = ("#1b1d22", "#aab0ba") if luma(cloth) > 0.35 else ("#c9ccd2", "#2a2d33")
+def _strap(c: Canvas, d: str, ground: str) -> None:
+    """Dark on a light ground, light on a dark one."""
+    band, edge = ("#1b1d22", "#aab0ba") if luma(ground) > 0.35 else ("#d4d7dc", "#2a2d33")
     c.line(d, edge, 11, stroke_linecap="butt")
     c.line(d, band, 8, stroke_linecap="butt")
 
@@ -142,7 +143,7 @@ def _belt(c: Canvas, truth: Truth, look: Look, build: Build) -> None:
         _buckle(c, -out * (half - 1), torso - 6)
         return
     x = out * (half + 15)
-    _strap(c, f"M{x} -60 V{torso - 24}", "#000000")
+    _strap(c, f"M{x} -60 V{torso - 24}", look["seat"])
     _tongue(c, x, torso - 26)
 
 
@@ -160,7 +161,11 @@ def _harness(c: Canvas, truth: Truth, look: Look, build: Build) -> None:
     else:
         for sign in (-1, 1):
             x = sign * (half + 12)
-            _strap(c, f"M{sign * half * 0.8} -2 Q{x + sign * 4} 8 {x} {torso * 0.5}", "#000000")
+            _strap(
+                c,
+                f"M{sign * half * 0.8} -2 Q{x + sign * 4} 8 {x} {torso * 0.5}",
+                light(look["shell"], 0.34),
+            )
             _tongue(c, x, torso * 0.5 - 2)
 
 

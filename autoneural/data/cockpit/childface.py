@@ -127,6 +127,23 @@ def _tears(c: Canvas) -> None:
         c.line(f"M{sign * 28} 18 C{sign * 31} 30 {sign * 33} 36 {sign * 32} 48", "#ffffff", 3.4)
 
 
+def _shut_mouth(c: Canvas, emotion: str, skin: str) -> None:
+    """The quieter look of a feeling that `_mouth` shows loudly."""
+    lip = mix(dark(skin, 0.35), "#b84850", 0.5)
+    if emotion == "happy":
+        c.line("M-25 28 Q0 54 25 28", dark(lip, 0.3), 5)
+        c.line("M-29 24 Q-26 26 -24 30 M29 24 Q26 26 24 30", dark(skin, 0.4), 2.6)
+    elif emotion == "angry":
+        c.line("M-20 45 Q0 24 20 45", dark(lip, 0.3), 5.5)
+        c.line("M-9 50 Q0 46 9 50", dark(skin, 0.35), 2)
+    elif emotion == "scared":
+        c.path("M-19 44 Q-10 28 0 34 Q10 28 19 44 Q8 40 0 44 Q-8 40 -19 44 Z", "#fdfaf4",
+               stroke=dark(lip, 0.3), stroke_width=3.2)  # fmt: skip
+        c.line("M-12 39 Q-6 35 0 39 Q6 43 12 39", dark(lip, 0.2), 1.6)
+    else:
+        c.line("M-10 37 Q0 42 10 37", dark(lip, 0.3), 3.4)
+
+
 def _mouth(c: Canvas, emotion: str, skin: str) -> None:
     lip = mix(dark(skin, 0.25), "#b84850", 0.55)
     if emotion == "happy":
@@ -168,7 +185,9 @@ def _features(c: Canvas, emotion: str, look: dict[str, Any]) -> None:
     if look["freckles"]:
         dots: Sequence[tuple[int, int]] = ((-40, 20), (-33, 24), (-28, 19), (30, 20), (36, 24))
         c.line(" ".join(f"M{x} {y} h0.1" for x, y in dots), dark(skin, 0.3), 2.6)
-    _mouth(c, emotion, skin)
+    (_shut_mouth if look["quiet"] and emotion not in ("crying", "calm") else _mouth)(
+        c, emotion, skin
+    )
     if emotion == "crying":
         _tears(c)
 

@@ -178,13 +178,13 @@ def _cover(c: Canvas, truth: Truth, look: Look) -> None:
 def _bystanders(c: Canvas, truth: Truth, look: Look) -> None:
     """Small, walking away."""
     for other in look["others"][: int(truth["count"]) - (truth["who"] != "nobody")]:
-        scale = other["depth"] / NEAR
+        scale, dim = other["depth"] / NEAR, {"day": 0.0, "dusk": 0.15, "night": 0.3}[truth["light"]]
         f = people.Figure(
             who="adult",
-            skin=lit(other["skin"], truth),
-            hair=lit(other["hair"], truth),
-            coat=lit(other["coat"], truth),
-            trousers=lit(other["trousers"], truth),
+            skin=dark(other["skin"], dim),
+            hair=dark(other["hair"], dim),
+            coat=dark(other["coat"], dim),
+            trousers=dark(other["trousers"], dim),
             vest=other["coat"],
             style=other["style"],
             garment=other["garment"],
@@ -204,7 +204,13 @@ def _bonnet(c: Canvas, truth: Truth, look: Look) -> None:
 
 def _weather(c: Canvas, truth: Truth, look: Look) -> None:
     drops = look["drops"]
-    pairs = list(zip(drops[::2], drops[1::2], strict=True))
+    x, y, scale = _feet(look)
+    key = y - people.key_height(truth["who"]) * scale  # a flake would hide it
+    pairs = [
+        (dx, dy)
+        for dx, dy in zip(drops[::2], drops[1::2], strict=True)
+        if abs(dx - x) > 9 or abs(dy - key) > 11
+    ]
     if truth["weather"] == "rain":
         c.line(" ".join(f"M{x} {y} l-4 15" for x, y in pairs), "#dce8f4", 1.5, stroke_opacity=0.55)
     elif truth["weather"] == "snow":

@@ -216,10 +216,10 @@ def _place(rng: Rng, truth: dict[str, str]) -> dict[str, Any]:
 def _bystanders(rng: Rng, split: Split, look: dict[str, Any]) -> list[dict[str, Any]]:
     """Two people in the background, clear of each other and of the one who comes."""
     low, high = sorted((look["x"] - look["hand"] * 44, look["x"] + look["hand"] * 74))
-    free = [x for x in (18, 46, 74, 102, 154, 182, 210, 238) if not low < x < high]
+    free = [x for x in (24, 50, 76, 102, 154, 180, 206, 232) if not low < x < high]
     places = [free[i] for i in rng.permutation(len(free))[:2].tolist()]
     return [
-        {**_clothes(rng, split), "x": x + uniform(rng, -5, 5), "depth": uniform(rng, 35, 42)}
+        {**_clothes(rng, split), "x": x + uniform(rng, -4, 4), "depth": uniform(rng, 35, 42)}
         for x in places
     ]
 

@@ -211,10 +211,12 @@ def _hair_front(c: Canvas, f: Figure, fill: str) -> None:
 
 
 def _face(c: Canvas, f: Figure) -> None:
-    ink = dark(f.skin, 0.75)
+    ink, big = dark(f.skin, 0.75), 1.2 if f.who == "child" else 1.0
     for sign in (-1, 1):
-        c.ellipse(sign * 4, -1, 2.1, 1.7, "#f8f6f2")
-        c.circle(sign * 4, -0.8, 1.35, "#181210")
+        if f.who == "child":
+            c.ellipse(sign * 6, 4.5, 2.6, 1.8, mix(f.skin, "#e0504c", 0.45))
+        c.ellipse(sign * 4, -1, 2.1 * big, 1.8 * big * big, "#f8f6f2")
+        c.circle(sign * 4, -0.8, 1.35 * big, "#181210")
         c.line(f"M{sign * 1.8} -4.4 Q{sign * 4} -5.6 {sign * 6.4} -4.2", ink, 1.1)
     c.line("M0 0 L-1.2 3.6 L1.2 3.8", dark(f.skin, 0.35), 1)
     c.line("M-3.4 7 Q0 8.8 3.4 7", mix(dark(f.skin, 0.4), "#a03838", 0.5), 1.5)
@@ -282,6 +284,11 @@ def _carried(c: Canvas, f: Figure) -> None:
     for at in hands:
         with c.group(transform=f"translate({at[0]:.1f} {at[1]:.1f}) scale({size})"):
             luggage.DRAW[f.carrying](c, f.load)
+
+
+def key_height(who: str) -> float:
+    """Of the card's middle above the ground."""
+    return {"child": 84.0, "elderly": 92.0}.get(who, 99.0) * SCALE.get(who, 1.0)
 
 
 def extent(f: Figure) -> luggage.Extent:
