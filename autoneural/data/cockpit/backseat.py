@@ -39,8 +39,9 @@ BUILDS = {
 }
 
 
-def _view(c: Canvas, truth: dict[str, str], look: dict[str, Any], y0: float, y1: float) -> None:
-    """What lies outside, between two heights."""
+def _view(c: Canvas, truth: dict[str, str], look: dict[str, Any], trim: str, windows: str) -> None:
+    """What lies outside, then the wall with holes along `windows`: a clip would cost a layer."""
+    y0, y1 = 5, 92
     top, low, trees, ground = SKY[truth["light"]]
     for band in range(6):
         y = y0 + (y1 - y0) * band / 6
@@ -49,29 +50,32 @@ def _view(c: Canvas, truth: dict[str, str], look: dict[str, Any], y0: float, y1:
     steps = " ".join(f"Q{i * 26 - 13} {y - 9:.1f} {i * 26} {y:.1f}" for i, y in enumerate(edge))
     c.path(f"M-30 {y1} L-26 {edge[0]} {steps} L{SIDE} {y1} Z", trees)
     c.rect(0, y1 - (y1 - y0) * 0.16, SIDE, (y1 - y0) * 0.16, ground)
+    c.path(f"M-4 -4 H260 V98 H-4 Z {windows}", dark(trim, 0.15), fill_rule="evenodd")
 
 
 def _saloon(c: Canvas, truth: dict[str, str], look: dict[str, Any], trim: str) -> None:
-    with c.group(clip_path=c.clip("M46 14 Q128 4 210 14 L228 70 H28 Z M-2 20 L24 16 L8 84 L-2 88 Z "
-                                  "M258 20 L232 16 L248 84 L258 88 Z")):  # fmt: skip
-        _view(c, truth, look, 6, 88)
+    windows = (
+        "M46 14 Q128 4 210 14 L228 70 H28 Z M-2 20 L24 16 L8 84 L-2 88 Z "
+        "M258 20 L232 16 L248 84 L258 88 Z"
+    )
+    _view(c, truth, look, trim, windows)
     c.line("M46 14 Q128 4 210 14 L228 70 H28 Z", dark(trim, 0.5), 4)
     c.path("M20 70 H236 L244 84 H12 Z", light(trim, 0.1))
 
 
 def _estate(c: Canvas, truth: dict[str, str], look: dict[str, Any], trim: str) -> None:
-    with c.group(clip_path=c.clip("M62 10 H194 L204 78 H52 Z M-2 8 L44 8 L30 84 L-2 90 Z "
-                                  "M258 8 L212 8 L226 84 L258 90 Z")):  # fmt: skip
-        _view(c, truth, look, 6, 90)
+    windows = (
+        "M62 10 H194 L204 78 H52 Z M-2 8 L44 8 L30 84 L-2 90 Z M258 8 L212 8 L226 84 L258 90 Z"
+    )
+    _view(c, truth, look, trim, windows)
     c.line("M62 10 H194 L204 78 H52 Z", dark(trim, 0.5), 4)
     c.line("M58 44 H198 M56 56 H200 M54 68 H202", dark(trim, 0.35), 1.6)
 
 
 def _van(c: Canvas, truth: dict[str, str], look: dict[str, Any], trim: str) -> None:
     """No rear window: two tall windows at the sides and a panelled wall."""
-    with c.group(clip_path=c.clip("M-2 6 H74 Q80 8 78 16 L70 92 H-2 Z "
-                                  "M258 6 H182 Q176 8 178 16 L186 92 H258 Z")):  # fmt: skip
-        _view(c, truth, look, 4, 94)
+    windows = "M-2 6 H74 Q80 8 78 16 L70 92 H-2 Z M258 6 H182 Q176 8 178 16 L186 92 H258 Z"
+    _view(c, truth, look, trim, windows)
     c.line("M-2 6 H74 Q80 8 78 16 L70 92 H-2 M258 6 H182 Q176 8 178 16 L186 92 H258",
            dark(trim, 0.5), 5)  # fmt: skip
     c.rect(92, 12, 72, 70, light(trim, 0.12), rx=8, stroke=dark(trim, 0.4), stroke_width=2)

@@ -53,7 +53,7 @@ KINDS = (
 PROMPTS = {
     "emotion": (
         "How does the child on the back seat feel?",
-        "Is the child happy, crying, angry, asleep, scared, calm, or can't you tell?",
+        "Is the child happy, crying, angry, asleep, scared, calm or cannot tell?",
         "What does the child's face show?",
     ),
     "buckled": (
@@ -113,14 +113,14 @@ PROMPTS = {
 }
 THINGS = {"face": "child's face", "toy": "toy in the child's hands"}
 STATEMENTS = {
-    ("emotion", "happy"): "is the child happy",
-    ("emotion", "crying"): "does the child cry",
-    ("emotion", "asleep"): "is the child asleep",
-    ("emotion", "scared"): "is the child scared",
-    ("emotion", "angry"): "is the child angry",
+    ("emotion", "happy"): "do you see a happy child",
+    ("emotion", "crying"): "do you see a crying child",
+    ("emotion", "asleep"): "do you see a sleeping child",
+    ("emotion", "scared"): "do you see a scared child",
+    ("emotion", "angry"): "do you see an angry child",
     ("emotion", CANNOT_TELL): "is the child's face hidden",
     ("buckled", "fastened"): "is the child's harness clearly fastened",
-    ("buckled", "not fastened"): "is the child's harness open",
+    ("buckled", "not fastened"): "is the child's harness clearly open",
     ("comfort", "yes"): "does the child clearly need comfort",
     ("toy", "none"): "are the child's hands empty",
     ("toy", "teddy"): "does the child hold a teddy",

@@ -57,8 +57,8 @@ PROMPTS = {
     ),
     "carrying": (
         "What does the person who comes carry?",
-        "Does the one who comes carry shopping bags, a box, a suitcase, a child seat, an umbrella "
-        "or nothing?",
+        "Which load does the one who comes carry: shopping bags, a box, a suitcase, a child seat, "
+        "an umbrella, nothing, nobody there or cannot tell?",
         "What has the approaching person in the hands or along?",
     ),
     "count": (
@@ -68,17 +68,17 @@ PROMPTS = {
     ),
     "distance": (
         "How far away is the person who comes: near, far or nobody there?",
-        "Is the one who comes near or far?",
+        "How near is the one who comes?",
         "How close is the approaching person?",
     ),
     "side": (
-        "Does the person come on the left, in the middle or on the right?",
+        "On which side does the person come?",
         "On which side of the picture is the person who comes?",
         "From which side does somebody approach: left, middle, right or nobody there?",
     ),
     "owner": (
         "Is the person who comes the owner of the car?",
-        "Does the key's light say that this is the owner: yes, no or cannot tell?",
+        "Does the key's light say that this is the owner: yes, no, cannot tell or nobody there?",
         "Is the approaching person recognised as the owner?",
     ),
     "open": (
@@ -121,15 +121,15 @@ STATEMENTS = {
     ("who", "child"): "does a child come",
     ("who", "elderly"): "does an elderly person come",
     ("who", "courier"): "does a courier come",
-    ("carrying", "nothing"): "does somebody come with empty hands",
-    ("carrying", "suitcase"): "does somebody bring a suitcase",
-    ("carrying", "box"): "does somebody carry a box",
-    ("carrying", "child seat"): "does somebody carry a child seat",
-    ("carrying", "umbrella"): "does somebody come under an umbrella",
+    ("carrying", "nothing"): "do you see somebody come with empty hands",
+    ("carrying", "suitcase"): "do you see somebody with a suitcase",
+    ("carrying", "box"): "do you see somebody carry a box",
+    ("carrying", "child seat"): "do you see somebody carry a child seat",
+    ("carrying", "umbrella"): "do you see somebody under an umbrella",
     ("count", "0"): "is no person to be seen",
     ("distance", "near"): "is the one who comes near",
     ("side", "left"): "does somebody come on the left",
-    ("owner", "yes"): "does the owner come",
+    ("owner", "yes"): "is it clear that the owner comes",
     ("open", "tailgate"): "should the tailgate open",
     ("open", "nothing"): "should nothing open",
     ("ground", "gravel"): "is there gravel",
