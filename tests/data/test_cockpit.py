@@ -107,7 +107,63 @@ def _expect_boarding(scene: Scene) -> dict[str, str]:
     }
 
 
-EXPECT = {"fatigue": _expect_fatigue, "hmi": _expect_hmi, "boarding": _expect_boarding}
+def _cell(scene: Scene, name: str, cause: str) -> str:
+    """The answer to a "where" from the box alone, unless attribute `cause` says it is hidden."""
+    if scene.attributes[cause] == "cannot tell":
+        return "cannot tell"
+    box = TASKS[scene.task].boxes(scene).get(name)
+    if box is None:
+        return "nowhere"
+    x, y = box.left + box.right, box.top + box.bottom
+    row = "top" if y < 2 / 3 else "bottom" if y > 4 / 3 else ""
+    column = "left" if x < 2 / 3 else "right" if x > 4 / 3 else ""
+    return f"{row} {column}".strip() or "centre"
+
+
+def _expect_child(scene: Scene) -> dict[str, str]:
+    t = scene.attributes
+    hidden = "cannot tell" in (t["emotion"], t["buckled"])
+    face = "face" in _prompt(scene, "where")
+    moods = {"crying": "pull over", "scared": "play music", "angry": "play music"}
+    moods |= {"asleep": "keep quiet", "happy": "nothing", "calm": "nothing"}
+    advice = "look back" if hidden else moods[t["emotion"]]
+    comfort = {True: "yes", False: "no"}[t["emotion"] in ("crying", "scared", "angry")]
+    return {
+        **{key: t[key] for key in ("emotion", "buckled", "side", "age")},
+        "comfort": "cannot tell" if t["emotion"] == "cannot tell" else comfort,
+        "toy": t["toy"].replace("none", "nothing"),
+        "headwear": t["headwear"].replace("none", "nothing"),
+        "count": t["toys"],
+        "advice": "stop and buckle up" if t["buckled"] == "not fastened" else advice,
+        "where": _cell(scene, *(("face", "emotion") if face else ("toy", "toy"))),
+    }
+
+
+def _expect_greeter(scene: Scene) -> dict[str, str]:
+    t = scene.attributes
+    luggage = {"shopping bags": "tailgate", "box": "tailgate", "suitcase": "tailgate"}
+    luggage |= {"child seat": "rear door", "cannot tell": "cannot tell"}
+    opens = luggage.get(t["carrying"], "driver's door")
+    opens = "cannot tell" if t["owner"] == "cannot tell" else opens
+    carries = "carries" in _prompt(scene, "where")
+    return {
+        **{key: t[key] for key in ("who", "count", "ground", "light", "weather")},
+        **{
+            key: t[key].replace("none", "nobody there")
+            for key in ("carrying", "distance", "side", "owner")
+        },
+        "open": "nothing" if t["owner"] in ("none", "no") else opens,
+        "where": _cell(scene, *(("load", "carrying") if carries else ("person", "who"))),
+    }
+
+
+EXPECT = {
+    "fatigue": _expect_fatigue,
+    "hmi": _expect_hmi,
+    "boarding": _expect_boarding,
+    "child": _expect_child,
+    "greeter": _expect_greeter,
+}
 
 
 @pytest.mark.parametrize("task", NAMES)
@@ -179,6 +235,10 @@ def test_the_test_split_has_its_own_shades_and_streams(task: str) -> None:
         ("hmi", "layout"),
         ("hmi", "order"),
         ("boarding", "place"),
+        ("child", "cabin"),
+        ("child", "hair_style"),
+        ("greeter", "place"),
+        ("greeter", "style"),
     ],
 )
 def test_the_test_split_has_its_own_layouts(task: str, key: str) -> None:
@@ -204,7 +264,7 @@ def test_pixels_agree_between_processes(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
     here = np.stack([render(task.sample(5, "test")) for task in TASKS.values()])
     there = np.load(path)
-    assert here.shape == (3, 256, 256, 3)
+    assert here.shape == (len(TASKS), 256, 256, 3)
     assert here.dtype == np.uint8
     assert np.abs(here.astype(int) - there.astype(int)).max() <= 2
 
@@ -239,6 +299,9 @@ def _flip(task: str, seed: int, **changes: str) -> float:
         *(("hmi", k) for k in ("hundreds", "tens", "ones", "sign", "gear", "charge")),
         *(("hmi", k) for k in ("manoeuvre", "distance", "menu")),
         *(("boarding", k) for k in ("object", "side", "door", "ground", "weather", "light")),
+        *(("child", k) for k in ("emotion", "buckled", "toy", "age", "headwear")),
+        *(("greeter", k) for k in ("who", "carrying", "owner", "ground", "weather")),
+        ("greeter", "light"),
     ],
 )
 def test_every_asked_attribute_shows_in_the_picture(task: str, key: str) -> None:
@@ -248,10 +311,58 @@ def test_every_asked_attribute_shows_in_the_picture(task: str, key: str) -> None
         if "none" not in (s.attributes.get("object"), s.attributes.get("eyewear"))
         and s.attributes.get("eyes") != "cannot tell"
         and s.attributes.get("manoeuvre") != "none"
+        and "cannot tell" not in s.attributes.values()
+        and s.attributes.get("who") != "nobody"
     )
     for value in TASKS[task].attributes[key]:
         if value not in (scene.attributes[key], "none", "cannot tell"):
             assert _flip(task, scene.seed, **{key: value}) > 40, value
+
+
+def _changed(scene: Scene, **changes: str) -> np.ndarray:
+    """Where the picture differs when attributes or colours change: rows and columns in [0, 1]."""
+    attributes = {k: changes.get(k, v) for k, v in scene.attributes.items()}
+    params = {k: changes.get(k, v) for k, v in scene.params.items()}
+    other = replace(scene, attributes=attributes, params=params)
+    gap = np.abs(render(scene).astype(int) - render(other)).max(axis=2)
+    return np.argwhere(gap > 8) / 256
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "changes"),
+    [
+        ("child", "face", {"emotion": "crying"}),
+        ("child", "toy", {"paint": "#00ff00"}),
+        ("child", "child", {"cloth": "#00ff00", "shell": "#00ff00", "skin": "#00ff00"}),
+        ("greeter", "load", {"load": "#00ff00"}),
+        ("greeter", "person", {"coat": "#00ff00", "trousers": "#00ff00", "skin": "#00ff00"}),
+    ],
+)
+def test_a_box_holds_what_it_names(task: str, name: str, changes: dict[str, str]) -> None:
+    wide, seen = [], 0
+    for scene in _scenes(task, 30):
+        box = TASKS[task].boxes(scene).get(name)
+        at = _changed(scene, **changes)
+        seen += box is not None
+        if box is None or not len(at):
+            continue
+        (top, left), (bottom, right) = at.min(axis=0), at.max(axis=0)
+        outside = (box.left - left, box.top - top, right - box.right, bottom - box.bottom)
+        assert max(outside) < 0.02, (scene.seed, outside)
+        wide.append((right - left) / (box.right - box.left))
+    assert seen > 12
+    assert np.mean(wide) > 0.5
+
+
+def test_hidden_things_leave_no_trace() -> None:
+    """What a cover hides must not depend on what it would have been."""
+    for scene in _scenes("child", 200):
+        boxes = TASKS["child"].boxes(scene)
+        assert ("face" in boxes) == (scene.attributes["emotion"] != "cannot tell")
+        assert ("toy" in boxes) == (scene.attributes["toy"] != "none")
+    for scene in _scenes("greeter", 200):
+        found = "load" in TASKS["greeter"].boxes(scene)
+        assert found == (scene.attributes["carrying"] not in ("none", "nothing", "cannot tell"))
 
 
 def test_what_the_drawing_is_told_is_the_truth() -> None:
@@ -264,6 +375,15 @@ def test_what_the_drawing_is_told_is_the_truth() -> None:
     for scene in _scenes("boarding", 200):
         places[scene.attributes["distance"]].append(scene.params["y"])
     assert min(places["near"]) > max(places["far"]) + 50  # lower in the picture is nearer
+    for scene in _scenes("child", 200):
+        assert (scene.params["x"] < 128) == (scene.attributes["side"] == "left")
+        free = [kind for kind in scene.params["extras"] if kind != scene.attributes["toy"]]
+        assert len(free) >= int(scene.attributes["toys"]) - (scene.attributes["toy"] != "none")
+    for scene in _scenes("greeter", 200):
+        third = ("left", "middle", "right")[int(scene.params["x"] * 3 / 256)]
+        assert scene.attributes["side"] in (third, "none")
+        assert len(scene.params["others"]) == 2
+        assert (scene.params["depth"] > 90) == (scene.attributes["distance"] != "far")
 
 
 @pytest.mark.parametrize("task", NAMES)
@@ -387,7 +507,7 @@ def test_eval_rows_ask_once_per_picture_round_robin() -> None:
 
 def test_eval_pairs_ask_what_only_one_picture_answers() -> None:
     seen = Counter()
-    for row, (a, b) in eval_pairs(60):
+    for row, (a, b) in eval_pairs(20 * len(TASKS)):
         kind, task = row["kinds"][0], TASKS[a.task]
         seen[kind, a.task] += 1
         content, (answer,) = (message["content"] for message in row["messages"])

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 
 from autoneural.data.cockpit.base import Task
 from autoneural.data.cockpit.boarding import Boarding
+from autoneural.data.cockpit.child import Child
 from autoneural.data.cockpit.fatigue import Fatigue
+from autoneural.data.cockpit.greeter import Greeter
 from autoneural.data.cockpit.hmi import Hmi
 from autoneural.errors import UserError
 
-TASKS: dict[str, Task] = {task.name: task for task in (Fatigue(), Hmi(), Boarding())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (Fatigue(), Hmi(), Boarding(), Child(), Greeter())
+}
 
 
 def check_tasks(names: Sequence[str] | None) -> list[str]:
