@@ -8,9 +8,10 @@ from autoneural.data.cockpit.base import Task
 from autoneural.data.cockpit.boarding import Boarding
 from autoneural.data.cockpit.fatigue import Fatigue
 from autoneural.data.cockpit.hmi import Hmi
+from autoneural.data.cockpit.plate import Plate
 from autoneural.errors import UserError
 
-TASKS: dict[str, Task] = {task.name: task for task in (Fatigue(), Hmi(), Boarding())}
+TASKS: dict[str, Task] = {task.name: task for task in (Fatigue(), Hmi(), Boarding(), Plate())}
 
 
 def check_tasks(names: Sequence[str] | None) -> list[str]:

@@ -1,0 +1,257 @@
+"""A car in perspective: shell, cabin, flank and wheels, seen towards one of its ends.
+
+An end (front or rear) is an elevation, x from -`half` to `half` and y up from the ground; its
+profile says how far back each height lies. Lengths are centimetres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoneural.data.cockpit.perspective import Camera, disc, ground, panel, wall
+from autoneural.data.cockpit.svg import Canvas, dark, light, mix
+
+Profile = tuple[tuple[float, float], ...]
+"""(height, how far back), from the ground to the roof."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """One body style from one end."""
+
+    half: float
+    top: float
+    """Of the upright part of the end: the front edge of the bonnet or boot."""
+    base: float
+    """Of the window."""
+    roof: float
+    cabin: float
+    """Half the width of the roof."""
+    profile: Profile
+    length: float = 430
+    open: bool = False
+
+
+def _shape(
+    end: tuple[float, float, float],
+    *,
+    half: float = 90,
+    cabin: float = 62,
+    length: float = 430,
+    back: Sequence[float],
+    open: bool = False,
+) -> Shape:
+    top, base, roof = end
+    heights = (0, 26, top - 10, top, base, roof - 5, roof)
+    profile = tuple(zip(heights, (6, 0, 0, *back), strict=True))
+    return Shape(half=half, top=top, base=base, roof=roof, cabin=cabin, profile=profile,
+                 length=length, open=open)  # fmt: skip
+
+
+SHAPES = {
+    ("saloon", "front"): _shape((84, 100, 146), back=(8, 105, 165, 190)),
+    ("saloon", "rear"): _shape((96, 104, 146), back=(4, 62, 130, 160)),
+    ("suv", "front"): _shape((96, 112, 178), half=93, cabin=72, back=(8, 80, 132, 155)),
+    ("suv", "rear"): _shape((104, 108, 178), half=93, cabin=74, back=(2, 6, 30, 46)),
+    ("van", "front"): _shape(
+        (92, 108, 214), half=96, cabin=87, length=500, back=(8, 40, 92, 104)
+    ),
+    ("van", "rear"): _shape((112, 116, 214), half=96, cabin=89, length=500, back=(0, 1, 8, 18)),
+    ("convertible", "front"): _shape(
+        (82, 97, 136), cabin=66, length=400, back=(8, 105, 150, 156), open=True
+    ),
+    ("convertible", "rear"): _shape(
+        (92, 99, 136), cabin=66, length=400, back=(4, 50, 190, 194), open=True
+    ),
+}  # fmt: skip
+BODIES = ("saloon", "suv", "van", "convertible")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Car:
+    """Where a car stands for the camera, and how it looks."""
+
+    camera: Camera
+    shape: Shape
+    end: str
+    paint: str
+    lamps: bool
+    glass: str = "#2a3642"
+    """What the windows reflect, darkest."""
+
+    def lift(self, x: float, y: float) -> tuple[float, float, float]:
+        """A point of the end's elevation in space; the end curves away towards its corners."""
+        heights, depths = zip(*self.shape.profile, strict=True)
+        curve = 20 * min(abs(x) / self.shape.half, 1.0) ** 4
+        return x, y, float(np.interp(y, heights, depths)) + curve
+
+    def on(self, d: str) -> str:
+        """A path drawn on the elevation of the end, as the camera sees it."""
+        return self.camera.warp(d, self.lift)
+
+    def outline(self) -> list[tuple[float, float]]:
+        """Points around what the camera sees of the car."""
+        s = self.shape
+        corners = [(-s.half, 4.0), (s.half, 4.0), (-s.half, s.base), (s.half, s.base),
+                   (-s.cabin, s.roof), (s.cabin, s.roof)]  # fmt: skip
+        points = [self.camera.project(*self.lift(x, y)) for x, y in corners]
+        if abs(self.camera.aside()) > s.half:
+            side = s.half if self.camera.aside() > 0 else -s.half
+            ends = ((s.length, 20.0), (s.length, s.base))
+            points += [self.camera.project(side, y, z) for z, y in ends]
+        return points
+
+
+def draw_shadow(c: Canvas, car: Car) -> None:
+    half, length = car.shape.half, car.shape.length
+    shade = f"M{-half - 14} -16 Q0 -34 {half + 14} -16 L{half + 6} {length} L{-half - 6} {length} Z"
+    c.path(car.camera.warp(shade, ground()), "#000000", opacity=0.45)
+    for x in (-half + 14, half - 14):
+        tyre = f"M{x - 13} 4 L{x + 13} 4 L{x + 12} 40 L{x - 12} 40 Z"
+        c.path(car.camera.warp(tyre, lambda a, b: (a, b, 26.0)), "#101114")
+
+
+def _wheel(c: Canvas, camera: Camera, side: float, z: float) -> None:
+    on = wall(side)
+    c.path(camera.warp(disc(z, 36, 42, 42), on), "#0c0d10")
+    c.path(camera.warp(disc(z, 33, 33, 33), on), "#1b1c20")
+    c.path(camera.warp(disc(z, 33, 21, 21), on), "#9aa0a8")
+    c.path(camera.warp(disc(z, 33, 7, 7), on), "#3a3e44")
+
+
+def draw_flank(c: Canvas, car: Car) -> None:
+    """The side that the camera sees past the corner, if it does."""
+    camera, s = car.camera, car.shape
+    if abs(camera.aside()) <= s.half:
+        return
+    side = s.half if camera.aside() > 0 else -s.half
+    (_, _, _, _, (_, glass), (_, rear), _) = s.profile
+    end = s.length - 16
+    body = (f"M16 20 L14 {s.top - 10} L{glass} {s.base} L{end} {s.base - 2} L{s.length} 70 "
+            f"L{s.length - 6} 22 Z")  # fmt: skip
+    c.path(camera.warp(body, wall(side)), dark(car.paint, 0.28))
+    c.line(camera.warp(f"M30 {s.base - 22} L{end} {s.base - 22}", wall(side)),
+           light(car.paint, 0.2), 1.5)  # fmt: skip
+    doors = f"M{s.length * 0.36} 30 L{s.length * 0.36} {s.base} M{s.length * 0.62} 30 L{s.length * 0.62} {s.base}"
+    c.line(camera.warp(doors, wall(side)), dark(car.paint, 0.55), 1)
+    if not s.open:
+        _side_windows(c, car, side, glass, rear)
+    for z in (78.0, s.length - 82):
+        _wheel(c, camera, side, z)
+
+
+def _rails(c: Canvas, car: Car) -> None:
+    """Rails along the roof, as on an suv."""
+    s, (_, _, _, _, _, (_, near), _) = car.shape, car.shape.profile
+    for x in (-s.cabin + 10, s.cabin - 10):
+        foot = car.camera.warp(panel(x - 5, s.roof, x + 5, s.roof + 9), lambda a, b: (a, b, near))
+        c.path(foot, "#22252a", stroke="#9aa0a6", stroke_width=1.2)
+
+
+def _side_windows(c: Canvas, car: Car, side: float, glass: float, roof: float) -> None:
+    s, end = car.shape, car.shape.length - 30
+
+    def lift(z: float, y: float) -> tuple[float, float, float]:
+        t = min(max((y - s.base) / (s.roof - s.base), 0.0), 1.0)
+        return side + (s.cabin - s.half) * t * (1 if side > 0 else -1), y, z
+
+    tail = end - (20 if s.roof > 160 else 70)
+    c.path(
+        car.camera.warp(
+            f"M{glass} {s.base} L{roof} {s.roof - 2} L{tail} {s.roof - 3} L{end} {s.base} Z", lift
+        ),
+        dark(car.paint, 0.4),
+    )
+    c.path(
+        car.camera.warp(
+            f"M{glass + 22} {s.base + 2} L{roof + 14} {s.roof - 10} L{tail - 14} {s.roof - 10} "
+            f"L{end - 30} {s.base + 2} Z",
+            lift,
+        ),
+        car.glass,
+    )
+
+
+def draw_cabin(c: Canvas, car: Car) -> None:
+    """Roof, pillars and the window of this end, or an open car's screen and seats."""
+    s, paint = car.shape, car.paint
+    if s.open and car.end == "rear":
+        _screen(c, car)
+        _seats(c, car, 110)
+        return
+    if s.open:
+        _seats(c, car, 215)
+        _screen(c, car)
+        return
+    bow = s.roof + 5
+    c.path(
+        car.on(
+            f"M{-s.half + 10} {s.base} C{-s.cabin - 6} {s.roof - 14} {-s.cabin} {s.roof} "
+            f"{-s.cabin + 14} {s.roof + 1} Q0 {bow} {s.cabin - 14} {s.roof + 1} "
+            f"C{s.cabin} {s.roof} {s.cabin + 6} {s.roof - 14} {s.half - 10} {s.base} Z"
+        ),
+        mix(paint, "#000000", 0.14),
+        stroke=dark(paint, 0.6),
+        stroke_width=1.2,
+    )
+    _window(c, car)
+    if 160 < s.roof < 190:
+        _rails(c, car)
+    c.line(car.on(f"M{-s.cabin + 14} {s.roof - 1} Q0 {bow - 2} {s.cabin - 14} {s.roof - 1}"),
+           light(paint, 0.4), 1.6)  # fmt: skip
+
+
+def _window(c: Canvas, car: Car) -> None:
+    s = car.shape
+    low = s.base + 2 if car.end == "front" or s.roof < 190 else s.base + 24
+    wide, slim = s.half - 18, s.cabin - 7
+    high = s.roof - (9 if s.roof < 190 else 30)
+    glass = f"M{-wide} {low} Q{-slim - 4} {high - 9} {-slim + 6} {high + 1} Q0 {high + 4} {slim - 6} {high + 1} Q{slim + 4} {high - 9} {wide} {low} Z"
+    fill = c.linear(((0, light(car.glass, 0.3)), (1, dark(car.glass, 0.35))))
+    c.path(car.on(glass), fill, stroke="#0c0e12", stroke_width=1.5)
+    streak = f"M{-wide * 0.72} {low + 3} L{-slim * 0.4} {high} L{-slim * 0.05} {high} L{-wide * 0.3} {low + 3} Z"
+    c.path(car.on(streak), "#ffffff", opacity=0.16)
+    if car.end == "front":
+        c.path(car.on(disc(-28, low + 9, 15, 10)), "none", stroke="#0a0b0e", stroke_width=2.5)
+        c.path(car.on(panel(-9, high - 5, 9, high)), "#0a0b0e")
+        c.line(car.on(f"M-40 {low + 1} L-8 {low + 8} M14 {low + 1} L46 {low + 8}"), "#0a0b0e", 1.8)
+    else:
+        c.line(car.on(f"M0 {low + 2} L{wide * 0.5} {low + 12}"), "#0a0b0e", 2)
+
+
+def _screen(c: Canvas, car: Car) -> None:
+    """The windscreen of an open car: a frame with air behind."""
+    s = car.shape
+    z0, z1 = (100.0, 148.0) if car.end == "front" else (s.length - 130, s.length - 175)
+    frame = f"M{-s.half + 12} {s.base} Q{-s.cabin - 2} {s.roof - 6} {-s.cabin + 6} {s.roof} L{s.cabin - 6} {s.roof} Q{s.cabin + 2} {s.roof - 6} {s.half - 12} {s.base}"
+
+    def lift(x: float, y: float) -> tuple[float, float, float]:
+        return x, y, z0 + (z1 - z0) * (y - s.base) / (s.roof - s.base)
+
+    c.path(car.camera.warp(frame + " Z", lift), "#b8d0e0", opacity=0.28)
+    c.line(car.camera.warp(frame, lift), dark(car.paint, 0.25), 4)
+    c.path(car.camera.warp(panel(-9, s.roof - 12, 9, s.roof - 6), lift), "#0a0b0e")
+
+
+def _seats(c: Canvas, car: Car, z: float) -> None:
+    """Two seats with head restraints and a hoop behind each."""
+    leather, low = "#7a4a2c", car.shape.base - 16
+    for x in (-34.0, 34.0):
+        back = f"M{x - 24} {low} Q{x - 26} {low + 36} {x - 15} {low + 38} L{x + 15} {low + 38} Q{x + 26} {low + 36} {x + 24} {low} Z"
+        head = f"M{x - 13} {low + 40} L{x - 11} {low + 54} Q{x} {low + 57} {x + 11} {low + 54} L{x + 13} {low + 40} Z"
+        for d, color in ((back, leather), (head, light(leather, 0.12))):
+            c.path(car.camera.warp(d, lambda a, b: (a, b, z)), color, stroke="#2a1a10",
+                   stroke_width=1.2)  # fmt: skip
+
+
+def draw_mirrors(c: Canvas, car: Car) -> None:
+    s = car.shape
+    for sign in (-1, 1):
+        x = sign * (s.half + 9)
+        d = f"M{x - 10} {s.base + 2} Q{x - 10} {s.base + 15} {x} {s.base + 15} Q{x + 10} {s.base + 15} {x + 10} {s.base + 2} Z"
+        z = s.profile[4][1] + (16 if car.end == "front" else s.length * 0.45)
+        c.path(car.camera.warp(d, lambda a, b, z=z: (a, b, z)), dark(car.paint, 0.2),
+               stroke=dark(car.paint, 0.6), stroke_width=1)  # fmt: skip

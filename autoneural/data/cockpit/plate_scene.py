@@ -1,0 +1,207 @@
+"""Draws a car's front or rear with its plate and badge, in a place, a light and a weather."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from autoneural.data.cockpit import emblems, plate_drawing, street
+from autoneural.data.cockpit.base import CANNOT_TELL, Box
+from autoneural.data.cockpit.car_body import SHAPES, Car
+from autoneural.data.cockpit.car_ends import Trim, draw_car
+from autoneural.data.cockpit.perspective import Camera, box_of, flat, ground
+from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, mix
+
+PAINTS = {
+    "red": ("#c0241c", "#a81820", "#d03028", "#b41c14", "#cc1c30", "#98141a"),
+    "blue": ("#1f4fa8", "#1a3f88", "#2a62c4", "#24489c", "#2f70b8", "#1c3878"),
+    "white": ("#f4f4f0", "#eceeee", "#faf9f4", "#f0f0ea", "#f6f2ea", "#eef2f6"),
+    "black": ("#17181b", "#1e2024", "#121316", "#1b1b20", "#201e1e", "#15181d"),
+    "silver": ("#9aa2aa", "#8f979f", "#a2a8ae", "#959ba4", "#9ca0a0", "#8c96a2"),
+    "green": ("#1f7040", "#2a7f4a", "#185c34", "#23784c", "#3a8038", "#1a6a50"),
+    "yellow": ("#f0cc18", "#e8c410", "#f6d62a", "#ecc820", "#f2d24a", "#e2bc10"),
+    "orange": ("#e86a14", "#de5e10", "#f07820", "#e4661c", "#ee8030", "#d85c18"),
+}
+PLACES = ("city", "trees", "hills", "wall")
+PLACES_HELD_OUT = ("village", "harbour")
+MUD = ("#6b4c2e", "#5c4128", "#7a5a38")
+MUD_HELD_OUT = ("#665a48", "#4f3d2c")
+NIGHT = {"day": 0.0, "dusk": 0.07, "night": 0.18}
+"""How much darker a car's paint gets, so little that its colour keeps its name."""
+ZOOM = {"saloon": 1.0, "convertible": 1.0, "suv": 0.95, "van": 0.88}
+"""Tall cars are seen from further away, so that their roofs stay in the picture."""
+
+
+def _camera(truth: dict[str, str], look: dict[str, Any]) -> Camera:
+    """Aimed so that the middle of the plate lies at the place drawn for it."""
+    aim = Camera(focal=look["focal"] * ZOOM[truth["body"]], height=look["height"], centre=(0.0, 0.0), z=430.0,
+                 turn=look["turn"], roll=look["roll"])  # fmt: skip
+    u, v = aim.project(0.0, _plate_height(truth), 0.0)
+    return Camera(focal=aim.focal, height=aim.height, centre=(look["x"] - u, look["y"] - v),
+                  z=aim.z, turn=aim.turn, roll=aim.roll)  # fmt: skip
+
+
+def _plate_height(truth: dict[str, str]) -> float:
+    if truth["view"] == "front":
+        return 31.0
+    return SHAPES[truth["body"], "rear"].top - 50.0
+
+
+def _badge_height(truth: dict[str, str]) -> float:
+    shape = SHAPES[truth["body"], truth["view"]]
+    return shape.top - (11.0 if truth["view"] == "front" else 8.0)
+
+
+def _car(truth: dict[str, str], look: dict[str, Any]) -> Car:
+    paint = PAINTS[truth["colour"]][look["shade"]]
+    glass = {"day": "#44586a", "dusk": "#3a3444", "night": "#141b28"}[truth["light"]]
+    return Car(
+        camera=_camera(truth, look),
+        shape=SHAPES[truth["body"], truth["view"]],
+        end=truth["view"],
+        paint=dark(paint, NIGHT[truth["light"]]),
+        lamps=truth["lamps"] == "on",
+        glass=glass,
+    )
+
+
+def plan_of(truth: dict[str, str], look: dict[str, Any]) -> plate_drawing.Layout:
+    """Where the characters of the plate stand; of a hidden one, those that would be there."""
+    chars = iter(truth[f"char {k}"] for k in range(1, 8) if truth[f"char {k}"] != "none")
+    hidden = truth["plate lines"] == CANNOT_TELL
+    groups = ["".join("0" if hidden else next(chars, "") for _ in group)
+              for group in look["grammar"].split()]  # fmt: skip
+    return plate_drawing.layout(groups, look["hidden lines"] if hidden else truth["plate lines"],
+                                look["style"])  # fmt: skip
+
+
+def _wall(c: Canvas, truth: dict[str, str], look: dict[str, Any], horizon: float) -> None:
+    """A garage wall of bricks."""
+    brick = {"day": "#a8705a", "dusk": "#6e4a4a", "night": "#2e2426"}[truth["light"]]
+    c.rect(-5, -5, SIDE + 10, horizon + 12, brick)
+    rows = range(int((horizon + 12) // 11) + 1)
+    c.line(" ".join(f"M-5 {11 * k} H261" for k in rows), dark(brick, 0.25), 1)
+    joints = (f"M{x + 13 * (k % 2)} {11 * k} v11" for k in rows for x in range(0, SIDE + 26, 26))
+    c.line(" ".join(joints), dark(brick, 0.25), 1)
+    c.rect(-5, horizon + 2, SIDE + 10, 12, dark(brick, 0.5))
+
+
+def _floor(c: Canvas, truth: dict[str, str], look: dict[str, Any], camera: Camera) -> None:
+    horizon = camera.centre[1]
+    road = street.ROAD[truth["light"]]
+    if truth["weather"] == "rain":
+        road = dark(road, 0.22)
+    elif truth["weather"] == "snow":
+        road = mix(road, "#ffffff" if truth["light"] == "day" else "#a8b0c4", 0.5)
+    c.rect(-10, horizon, SIDE + 20, SIDE + 20, road)
+    paint = mix(road, "#ffffff", 0.6)
+    for x in (-150.0, 150.0):
+        d = f"M{x - 5} -220 L{x + 5} -220 L{x + 5} 1200 L{x - 5} 1200 Z"
+        c.path(camera.warp(d, ground()), paint)
+    if truth["weather"] == "rain":
+        puddle = camera.warp("M-110 -60 Q-40 -95 40 -70 Q130 -60 90 -110 Q0 -140 -90 -110 Z", ground())
+        c.path(puddle, mix(road, street.SKY[truth["light"]][1], 0.5), opacity=0.8)
+
+
+def _place(c: Canvas, truth: dict[str, str], look: dict[str, Any], camera: Camera) -> None:
+    horizon = camera.centre[1]
+    y = horizon + (128 - camera.centre[0]) * math.tan(math.radians(look["roll"]))
+    turn = f"translate(128 {y:.2f}) rotate({look['roll']}) scale(1.25) translate(-128 {-horizon:.2f})"
+    with c.group(transform=turn):  # larger, so that the roll bares no corner
+        street.sky(c, truth, horizon)
+        draw = _wall if look["place"] == "wall" else street.PLACE[look["place"]]
+        draw(c, truth, look, horizon)
+    _floor(c, truth, look, camera)
+
+
+def _on(car: Car, y: float) -> str:
+    return car.camera.matrix(0.0, y, flat(-2.0))
+
+
+def _snow_on(c: Canvas, car: Car) -> None:
+    s = car.shape
+    cap = f"M{-s.half + 20} {s.base} Q-20 {s.base + 9} 10 {s.base + 3} Q40 {s.base + 10} {s.half - 20} {s.base} Q0 {s.base - 6} {-s.half + 20} {s.base} Z"
+    c.path(car.on(cap), "#f4f7fb")
+    if not s.open:
+        roof = f"M{-s.cabin + 6} {s.roof - 3} Q{-s.cabin + 20} {s.roof + 9} 0 {s.roof + 11} Q{s.cabin - 20} {s.roof + 9} {s.cabin - 6} {s.roof - 3} Q0 {s.roof + 3} {-s.cabin + 6} {s.roof - 3} Z"
+        c.path(car.on(roof), "#f4f7fb")
+
+
+def _badge(c: Canvas, truth: dict[str, str], look: dict[str, Any], car: Car, dirt: str) -> None:
+    with c.group(transform=_on(car, _badge_height(truth))):
+        if truth["brand"] == CANNOT_TELL:
+            r = emblems.RADIUS
+            c.circle(0, 0, r, "#101216")
+            plate_drawing.draw_dirt(c, r * 0.86, r * 0.86, dirt, look["badge dirt"])
+        else:
+            emblems.draw_badge(c, truth["brand"], look["metal"], look["field"])
+
+
+def _plate(c: Canvas, truth: dict[str, str], look: dict[str, Any], car: Car, dirt: str) -> None:
+    plan = plan_of(truth, look)
+    w, h = plan.half_width, plan.half_height
+    with c.group(transform=_on(car, _plate_height(truth))):
+        if truth["plate colour"] == CANNOT_TELL:
+            c.rect(-w - 2, -h - 2, 2 * w + 4, 2 * h + 4, "#0c0d10", rx=2.5)
+            plate_drawing.draw_dirt(c, w, h, dirt, look["plate dirt"])
+            return
+        tone = plate_drawing.GROUNDS[truth["plate colour"]][look["shade"]]
+        dim = NIGHT[truth["light"]] * 0.6
+        plate_drawing.draw_plate(c, plan, tone, look, look["style"], dim)
+        if look["specks"]:
+            plate_drawing.draw_specks(c, w, h, dirt, look["plate dirt"])
+
+
+def _weather(
+    c: Canvas, truth: dict[str, str], look: dict[str, Any], keep: Sequence[Box]
+) -> None:
+    """Rain or snow in front of the car, but not in front of what is to be read."""
+
+    def clear(x: float, y: float) -> bool:
+        return not any(
+            box.left * SIDE - 4 < x < box.right * SIDE + 8
+            and box.top * SIDE - 18 < y < box.bottom * SIDE + 4
+            for box in keep
+        )
+
+    drops = look["drops"]
+    pairs = [(x, y) for x, y in zip(drops[::2], drops[1::2], strict=True) if clear(x, y)]
+    if truth["weather"] == "rain":
+        c.line(" ".join(f"M{x} {y} l-4 15" for x, y in pairs), "#dce8f4", 1.4, opacity=0.6)
+    elif truth["weather"] == "snow":
+        c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[::2]), "#ffffff", 4, opacity=0.9)
+        c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[1::2]), "#ffffff", 6, opacity=0.9)
+
+
+def scene(truth: dict[str, str], look: dict[str, Any]) -> str:
+    """The SVG of a car with attributes `truth` and appearance `look`."""
+    c, car = Canvas(), _car(truth, look)
+    dirt = look["mud"]
+    if truth["weather"] == "snow":
+        dirt = "#eef2f6"
+    dirt = dark(dirt, NIGHT[truth["light"]])
+    _place(c, truth, look, car.camera)
+    draw_car(c, car, Trim(grille=look["grille"], lamp=look["lamp"]))
+    if truth["weather"] == "snow":
+        _snow_on(c, car)
+    _plate(c, truth, look, car, dirt)
+    _badge(c, truth, look, car, dirt)
+    shown = boxes(truth, look)
+    _weather(c, truth, look, (shown["plate"], shown["badge"]))
+    return c.text()
+
+
+def _flat_box(car: Car, y: float, half_width: float, half_height: float) -> Box:
+    corners = [(x, y + dy) for x in (-half_width, half_width) for dy in (-half_height, half_height)]
+    return box_of([car.camera.project(x, up, -2.0) for x, up in corners])
+
+
+def boxes(truth: dict[str, str], look: dict[str, Any]) -> dict[str, Box]:
+    car, plan, r = _car(truth, look), plan_of(truth, look), emblems.RADIUS
+    plate = (plan.half_width + 2, plan.half_height + 2)
+    return {
+        "plate": _flat_box(car, _plate_height(truth), *plate),
+        "badge": _flat_box(car, _badge_height(truth), r, r),
+        "car": box_of(car.outline()),
+    }
