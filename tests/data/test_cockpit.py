@@ -25,7 +25,7 @@ from autoneural.data.cockpit import (
     render,
     rows,
 )
-from autoneural.data.cockpit.base import SPLITS, which_picture
+from autoneural.data.cockpit.base import SPLITS, Box, which_picture
 from autoneural.data.cockpit.rows import PAIR_KINDS
 from autoneural.errors import UserError
 
@@ -107,7 +107,50 @@ def _expect_boarding(scene: Scene) -> dict[str, str]:
     }
 
 
-EXPECT = {"fatigue": _expect_fatigue, "hmi": _expect_hmi, "boarding": _expect_boarding}
+def _expect_plate(scene: Scene) -> dict[str, str]:
+    t = scene.attributes
+    slots = [t[f"char {k}"] for k in range(1, 8)]
+    text = "".join(char for char in slots if len(char) == 1)
+    hidden = "cannot tell" in slots
+    digits = [int(char) for char in text if char.isdigit()]
+    same = re.search(r"[0-9A-Z]{5,7}", _prompt(scene, "match"))
+    asked = "badge" if "badge" in _prompt(scene, "where") else "plate"
+    read = {"cannot tell"} if hidden else {text}
+    answers = {
+        "plate": text,
+        "match": "yes" if same and same[0] == text else "no",
+        "characters": str(len(text)),
+        "digits": str(len(digits)),
+        "first": text[:1],
+        "last": text[-1:],
+        "even day": "no" if hidden or digits[-1] % 2 else "yes",
+    }
+    assert set(slots) == read if hidden else not {"I", "O", "Q"} & set(text)
+    return {
+        **(dict.fromkeys(answers, "cannot tell") if hidden else answers),
+        "where": _nine(TASKS["plate"].boxes(scene)[asked]),
+        **{key: t[key] for key in _PLATE_NAMED},
+    }
+
+
+_PLATE_NAMED = (
+    "plate colour", "plate lines", "brand", "colour", "body", "view", "light", "weather", "lamps",
+)  # fmt: skip
+
+
+def _nine(box: Box) -> str:
+    x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
+    row = "top" if y < 1 / 3 else "bottom" if y > 2 / 3 else ""
+    column = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
+    return f"{row} {column}".strip() or "centre"
+
+
+EXPECT = {
+    "fatigue": _expect_fatigue,
+    "hmi": _expect_hmi,
+    "boarding": _expect_boarding,
+    "plate": _expect_plate,
+}
 
 
 @pytest.mark.parametrize("task", NAMES)
@@ -117,7 +160,7 @@ def test_answers_agree_with_an_independent_derivation(task: str) -> None:
         assert {kind: answers[kind] for kind in expected} == expected
         assert set(answers) - set(expected) <= {"json", "sentence"}
         for key, value in json.loads(answers["json"]).items():
-            truth = scene.attributes[key]
+            truth = {**expected, **scene.attributes}[key]
             assert str(value) == truth
 
 
@@ -179,6 +222,9 @@ def test_the_test_split_has_its_own_shades_and_streams(task: str) -> None:
         ("hmi", "layout"),
         ("hmi", "order"),
         ("boarding", "place"),
+        ("plate", "style"),
+        ("plate", "grammar"),
+        ("plate", "place"),
     ],
 )
 def test_the_test_split_has_its_own_layouts(task: str, key: str) -> None:
@@ -204,7 +250,7 @@ def test_pixels_agree_between_processes(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
     here = np.stack([render(task.sample(5, "test")) for task in TASKS.values()])
     there = np.load(path)
-    assert here.shape == (3, 256, 256, 3)
+    assert here.shape == (len(TASKS), 256, 256, 3)
     assert here.dtype == np.uint8
     assert np.abs(here.astype(int) - there.astype(int)).max() <= 2
 
@@ -239,6 +285,9 @@ def _flip(task: str, seed: int, **changes: str) -> float:
         *(("hmi", k) for k in ("hundreds", "tens", "ones", "sign", "gear", "charge")),
         *(("hmi", k) for k in ("manoeuvre", "distance", "menu")),
         *(("boarding", k) for k in ("object", "side", "door", "ground", "weather", "light")),
+        *(("plate", f"char {k}") for k in range(1, 6)),
+        *(("plate", k) for k in ("view", "brand", "colour", "body", "plate colour")),
+        *(("plate", k) for k in ("plate lines", "light", "weather", "lamps")),
     ],
 )
 def test_every_asked_attribute_shows_in_the_picture(task: str, key: str) -> None:
@@ -246,12 +295,33 @@ def test_every_asked_attribute_shows_in_the_picture(task: str, key: str) -> None
         s
         for s in _scenes(task, 99)
         if "none" not in (s.attributes.get("object"), s.attributes.get("eyewear"))
-        and s.attributes.get("eyes") != "cannot tell"
+        and "cannot tell" not in s.attributes.values()
         and s.attributes.get("manoeuvre") != "none"
     )
     for value in TASKS[task].attributes[key]:
         if value not in (scene.attributes[key], "none", "cannot tell"):
             assert _flip(task, scene.seed, **{key: value}) > 40, value
+
+
+@pytest.mark.parametrize(
+    ("task", "thing", "key", "values", "slack"),
+    [
+        ("plate", "plate", "plate colour", ("white", "black"), (6, 6, 6, 6)),
+        ("plate", "badge", "brand", ("corvin", "cannot tell"), (6, 6, 6, 6)),
+        ("plate", "car", "colour", ("white", "black"), (6, 6, 6, 26)),  # tyres have no paint
+    ],
+)
+def test_a_box_holds_the_thing_and_little_else(
+    task: str, thing: str, key: str, values: tuple[str, str], slack: tuple[int, ...]
+) -> None:
+    for scene in (s for s in _scenes(task, 30) if "cannot tell" not in s.attributes.values()):
+        looks = [replace(scene, attributes={**scene.attributes, key: v}) for v in values]
+        a, b = (render(look).astype(int) for look in looks)
+        y, x = np.nonzero(np.abs(a - b).max(axis=2) > 24)
+        box = TASKS[task].boxes(scene)[thing]
+        seen = np.array([x.min(), y.min(), x.max() + 1, y.max() + 1]) / 256
+        told = np.array([box.left, box.top, box.right, box.bottom])
+        assert np.all(np.abs(seen - told) < np.array(slack) / 256), (scene.seed, seen, told)
 
 
 def test_what_the_drawing_is_told_is_the_truth() -> None:
@@ -387,7 +457,7 @@ def test_eval_rows_ask_once_per_picture_round_robin() -> None:
 
 def test_eval_pairs_ask_what_only_one_picture_answers() -> None:
     seen = Counter()
-    for row, (a, b) in eval_pairs(60):
+    for row, (a, b) in eval_pairs(20 * len(TASKS)):
         kind, task = row["kinds"][0], TASKS[a.task]
         seen[kind, a.task] += 1
         content, (answer,) = (message["content"] for message in row["messages"])

@@ -67,6 +67,16 @@ SHAPES = {
         (92, 99, 136), cabin=66, length=400, back=(4, 50, 190, 194), open=True
     ),
 }  # fmt: skip
+PAINTS = {
+    "red": ("#c0241c", "#a81820", "#d03028", "#b41c14", "#cc1c30", "#98141a"),
+    "blue": ("#1f4fa8", "#1a3f88", "#2a62c4", "#24489c", "#2f70b8", "#1c3878"),
+    "white": ("#f4f4f0", "#eceeee", "#faf9f4", "#f0f0ea", "#f6f2ea", "#eef2f6"),
+    "black": ("#17181b", "#1e2024", "#121316", "#1b1b20", "#201e1e", "#15181d"),
+    "silver": ("#9aa2aa", "#8f979f", "#a2a8ae", "#959ba4", "#9ca0a0", "#8c96a2"),
+    "green": ("#1f7040", "#2a7f4a", "#185c34", "#23784c", "#3a8038", "#1a6a50"),
+    "yellow": ("#f0cc18", "#e8c410", "#f6d62a", "#ecc820", "#f2d24a", "#e2bc10"),
+    "orange": ("#e86a14", "#de5e10", "#f07820", "#e4661c", "#ee8030", "#d85c18"),
+}
 BODIES = ("saloon", "suv", "van", "convertible")
 
 
@@ -92,12 +102,20 @@ class Car:
         """A path drawn on the elevation of the end, as the camera sees it."""
         return self.camera.warp(d, self.lift)
 
+    def mirror(self, sign: int, out: float, up: float) -> tuple[float, float, float]:
+        """A point of a door mirror: how far out from the waist and above it."""
+        s = self.shape
+        back = s.profile[4][1] + (16 if self.end == "front" else s.length * 0.45)
+        return sign * (s.half - 11 + out), s.base + up, back
+
     def outline(self) -> list[tuple[float, float]]:
         """Points around what the camera sees of the car."""
         s = self.shape
-        corners = [(-s.half, 4.0), (s.half, 4.0), (-s.half, s.base), (s.half, s.base),
+        corners = [(-s.half, 4.0), (s.half, 4.0), (-s.half - 1, 50.0), (s.half + 1, 50.0),
+                   (-s.half, s.base), (s.half, s.base),
                    (-s.cabin, s.roof), (s.cabin, s.roof)]  # fmt: skip
         points = [self.camera.project(*self.lift(x, y)) for x, y in corners]
+        points += [self.camera.project(*self.mirror(sign, 19.0, 10.0)) for sign in (-1, 1)]
         if abs(self.camera.aside()) > s.half:
             side = s.half if self.camera.aside() > 0 else -s.half
             ends = ((s.length, 20.0), (s.length, s.base))
@@ -108,7 +126,7 @@ class Car:
 def draw_shadow(c: Canvas, car: Car) -> None:
     half, length = car.shape.half, car.shape.length
     shade = f"M{-half - 14} -16 Q0 -34 {half + 14} -16 L{half + 6} {length} L{-half - 6} {length} Z"
-    c.path(car.camera.warp(shade, ground()), "#000000", opacity=0.45)
+    c.path(car.camera.warp(shade, ground()), "#000000", fill_opacity=0.45)
     for x in (-half + 14, half - 14):
         tyre = f"M{x - 13} 4 L{x + 13} 4 L{x + 12} 40 L{x - 12} 40 Z"
         c.path(car.camera.warp(tyre, lambda a, b: (a, b, 26.0)), "#101114")
@@ -135,7 +153,7 @@ def draw_flank(c: Canvas, car: Car) -> None:
     c.path(camera.warp(body, wall(side)), dark(car.paint, 0.28))
     c.line(camera.warp(f"M30 {s.base - 22} L{end} {s.base - 22}", wall(side)),
            light(car.paint, 0.2), 1.5)  # fmt: skip
-    doors = f"M{s.length * 0.36} 30 L{s.length * 0.36} {s.base} M{s.length * 0.62} 30 L{s.length * 0.62} {s.base}"
+    doors = " ".join(f"M{s.length * t} 30 L{s.length * t} {s.base}" for t in (0.36, 0.62))
     c.line(camera.warp(doors, wall(side)), dark(car.paint, 0.55), 1)
     if not s.open:
         _side_windows(c, car, side, glass, rear)
@@ -145,10 +163,11 @@ def draw_flank(c: Canvas, car: Car) -> None:
 
 def _rails(c: Canvas, car: Car) -> None:
     """Rails along the roof, as on an suv."""
-    s, (_, _, _, _, _, (_, near), _) = car.shape, car.shape.profile
-    for x in (-s.cabin + 10, s.cabin - 10):
-        foot = car.camera.warp(panel(x - 5, s.roof, x + 5, s.roof + 9), lambda a, b: (a, b, near))
-        c.path(foot, "#22252a", stroke="#9aa0a6", stroke_width=1.2)
+    s, (*_, (_, near)) = car.shape, car.shape.profile
+    for x in (-s.cabin + 12, s.cabin - 12):
+        rail = f"M{near} {s.roof - 2} L{near + 14} {s.roof + 9} L{near + 150} {s.roof + 9}"
+        c.line(car.camera.warp(rail, wall(x)), "#14161a", 5)
+        c.line(car.camera.warp(rail, wall(x)), "#aab0b6", 2)
 
 
 def _side_windows(c: Canvas, car: Car, side: float, glass: float, roof: float) -> None:
@@ -209,11 +228,17 @@ def _window(c: Canvas, car: Car) -> None:
     low = s.base + 2 if car.end == "front" or s.roof < 190 else s.base + 24
     wide, slim = s.half - 18, s.cabin - 7
     high = s.roof - (9 if s.roof < 190 else 30)
-    glass = f"M{-wide} {low} Q{-slim - 4} {high - 9} {-slim + 6} {high + 1} Q0 {high + 4} {slim - 6} {high + 1} Q{slim + 4} {high - 9} {wide} {low} Z"
+    glass = (
+        f"M{-wide} {low} Q{-slim - 4} {high - 9} {-slim + 6} {high + 1} "
+        f"Q0 {high + 4} {slim - 6} {high + 1} Q{slim + 4} {high - 9} {wide} {low} Z"
+    )
     fill = c.linear(((0, light(car.glass, 0.3)), (1, dark(car.glass, 0.35))))
     c.path(car.on(glass), fill, stroke="#0c0e12", stroke_width=1.5)
-    streak = f"M{-wide * 0.72} {low + 3} L{-slim * 0.4} {high} L{-slim * 0.05} {high} L{-wide * 0.3} {low + 3} Z"
-    c.path(car.on(streak), "#ffffff", opacity=0.16)
+    streak = (
+        f"M{-wide * 0.72} {low + 3} L{-slim * 0.4} {high} L{-slim * 0.05} {high} "
+        f"L{-wide * 0.3} {low + 3} Z"
+    )
+    c.path(car.on(streak), "#ffffff", fill_opacity=0.16)
     if car.end == "front":
         c.path(car.on(disc(-28, low + 9, 15, 10)), "none", stroke="#0a0b0e", stroke_width=2.5)
         c.path(car.on(panel(-9, high - 5, 9, high)), "#0a0b0e")
@@ -226,12 +251,16 @@ def _screen(c: Canvas, car: Car) -> None:
     """The windscreen of an open car: a frame with air behind."""
     s = car.shape
     z0, z1 = (100.0, 148.0) if car.end == "front" else (s.length - 130, s.length - 175)
-    frame = f"M{-s.half + 12} {s.base} Q{-s.cabin - 2} {s.roof - 6} {-s.cabin + 6} {s.roof} L{s.cabin - 6} {s.roof} Q{s.cabin + 2} {s.roof - 6} {s.half - 12} {s.base}"
+    wide, slim = s.half - 12, s.cabin - 6
+    frame = (
+        f"M{-wide} {s.base} Q{-slim - 8} {s.roof - 6} {-slim} {s.roof} "
+        f"L{slim} {s.roof} Q{slim + 8} {s.roof - 6} {wide} {s.base}"
+    )
 
     def lift(x: float, y: float) -> tuple[float, float, float]:
         return x, y, z0 + (z1 - z0) * (y - s.base) / (s.roof - s.base)
 
-    c.path(car.camera.warp(frame + " Z", lift), "#b8d0e0", opacity=0.28)
+    c.path(car.camera.warp(frame + " Z", lift), "#b8d0e0", fill_opacity=0.28)
     c.line(car.camera.warp(frame, lift), dark(car.paint, 0.25), 4)
     c.path(car.camera.warp(panel(-9, s.roof - 12, 9, s.roof - 6), lift), "#0a0b0e")
 
@@ -240,18 +269,21 @@ def _seats(c: Canvas, car: Car, z: float) -> None:
     """Two seats with head restraints and a hoop behind each."""
     leather, low = "#7a4a2c", car.shape.base - 16
     for x in (-34.0, 34.0):
-        back = f"M{x - 24} {low} Q{x - 26} {low + 36} {x - 15} {low + 38} L{x + 15} {low + 38} Q{x + 26} {low + 36} {x + 24} {low} Z"
-        head = f"M{x - 13} {low + 40} L{x - 11} {low + 54} Q{x} {low + 57} {x + 11} {low + 54} L{x + 13} {low + 40} Z"
+        back = (
+            f"M{x - 24} {low} Q{x - 26} {low + 36} {x - 15} {low + 38} "
+            f"L{x + 15} {low + 38} Q{x + 26} {low + 36} {x + 24} {low} Z"
+        )
+        head = (
+            f"M{x - 13} {low + 40} L{x - 11} {low + 54} Q{x} {low + 57} {x + 11} {low + 54} "
+            f"L{x + 13} {low + 40} Z"
+        )
         for d, color in ((back, leather), (head, light(leather, 0.12))):
             c.path(car.camera.warp(d, lambda a, b: (a, b, z)), color, stroke="#2a1a10",
                    stroke_width=1.2)  # fmt: skip
 
 
 def draw_mirrors(c: Canvas, car: Car) -> None:
-    s = car.shape
+    glass = "M-1 2 Q-1 15 9 15 Q19 15 19 2 Z"
     for sign in (-1, 1):
-        x = sign * (s.half + 9)
-        d = f"M{x - 10} {s.base + 2} Q{x - 10} {s.base + 15} {x} {s.base + 15} Q{x + 10} {s.base + 15} {x + 10} {s.base + 2} Z"
-        z = s.profile[4][1] + (16 if car.end == "front" else s.length * 0.45)
-        c.path(car.camera.warp(d, lambda a, b, z=z: (a, b, z)), dark(car.paint, 0.2),
-               stroke=dark(car.paint, 0.6), stroke_width=1)  # fmt: skip
+        d = car.camera.warp(glass, lambda out, up, sign=sign: car.mirror(sign, out, up))
+        c.path(d, dark(car.paint, 0.2), stroke=dark(car.paint, 0.6), stroke_width=1)

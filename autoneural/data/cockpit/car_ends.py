@@ -57,28 +57,30 @@ def _face(c: Canvas, car: Car) -> None:
 def _cladding(c: Canvas, car: Car) -> None:
     """The bare plastic below an suv's waist."""
     w = car.shape.half
-    d = f"M{-w + 1} 46 L{-w + 24} 40 L{w - 24} 40 L{w - 1} 46 Q{w - 4} 19 {w - 22} 18 L{-w + 22} 18 Q{-w + 4} 19 {-w + 1} 46 Z"
+    d = (
+        f"M{-w + 1} 46 L{-w + 24} 40 L{w - 24} 40 L{w - 1} 46 Q{w - 4} 19 {w - 22} 18 "
+        f"L{-w + 22} 18 Q{-w + 4} 19 {-w + 1} 46 Z"
+    )
     c.path(car.on(d), "#2a2c30")
 
 
 def _deck(c: Canvas, car: Car) -> None:
     """The bonnet or the boot lid, between the end and the window."""
     s, paint = car.shape, car.paint
-    lid = f"M{-s.half + 14} {s.top} L{-s.half + 10} {s.base} L{s.half - 10} {s.base} L{s.half - 14} {s.top} Z"
+    x0, x1 = s.half - 14, s.half - 10
+    lid = f"M{-x0} {s.top} L{-x1} {s.base} L{x1} {s.base} L{x0} {s.top} Z"
     c.path(car.on(lid), light(paint, 0.12), stroke=dark(paint, 0.55), stroke_width=1.2)
-    c.line(
-        car.on(f"M-46 {s.top} L-34 {s.base} M46 {s.top} L34 {s.base}"), dark(paint, 0.2), 1.5
-    )
+    c.line(car.on(f"M-46 {s.top} L-34 {s.base} M46 {s.top} L34 {s.base}"), dark(paint, 0.2), 1.5)
     shine = f"M-30 {s.top + 2} L-24 {s.base - 2} L24 {s.base - 2} L30 {s.top + 2} Z"
-    c.path(car.on(shine), "#ffffff", opacity=0.14)
+    c.path(car.on(shine), "#ffffff", fill_opacity=0.14)
 
 
 def _front(c: Canvas, car: Car, trim: Trim) -> None:
     s = car.shape
     _deck(c, car)
     _face(c, car)
-    c.path(car.on(f"M{-s.half + 10} 27 Q0 13 {s.half - 10} 27 L{s.half - 26} 17 L{-s.half + 26} 17 Z"),
-           "#141519")  # fmt: skip
+    x0, x1 = s.half - 10, s.half - 26
+    c.path(car.on(f"M{-x0} 27 Q0 13 {x0} 27 L{x1} 17 L{-x1} 17 Z"), "#141519")
     _grille(c, car, trim.grille)
     for sign in (-1, 1):
         _headlamp(c, car, sign, trim.lamp)
@@ -111,8 +113,8 @@ def _headlamp(c: Canvas, car: Car, sign: int, kind: str) -> None:
     rx, ry = {"round": (14, 12), "slim": (20, 7), "square": (16, 9)}[kind]
     shape = panel(x - rx, y - ry, x + rx, y + ry) if kind == "square" else disc(x, y, rx, ry)
     if car.lamps:
-        c.path(car.on(disc(x, y, rx * 2.1, ry * 2.6)), "#fff0b0", opacity=0.28)
-        c.path(car.on(disc(x, y, rx * 1.5, ry * 1.7)), "#fff6cc", opacity=0.5)
+        c.path(car.on(disc(x, y, rx * 2.1, ry * 2.6)), "#fff0b0", fill_opacity=0.28)
+        c.path(car.on(disc(x, y, rx * 1.5, ry * 1.7)), "#fff6cc", fill_opacity=0.5)
     c.path(car.on(shape), "#fffbe4" if car.lamps else "#7c8894", stroke="#20242a", stroke_width=1.8)
     if not car.lamps:
         c.path(car.on(disc(x, y, rx * 0.6, ry * 0.6)), "#4a545e", stroke="#aab4bc", stroke_width=1)
@@ -143,9 +145,9 @@ def _tail_lamp(c: Canvas, car: Car, sign: int, kind: str) -> None:
     rx, ry = {"round": (12, 12), "slim": (17, 8), "square": (11, 15)}[kind]
     shape = panel(x - rx, y - ry, x + rx, y + ry) if kind == "square" else disc(x, y, rx, ry)
     if car.lamps:
-        c.path(car.on(disc(x, y, rx * 1.9, ry * 1.9)), "#ff4030", opacity=0.35)
+        c.path(car.on(disc(x, y, rx * 1.9, ry * 1.9)), "#ff4030", fill_opacity=0.35)
     c.path(car.on(shape), "#ff3a28" if car.lamps else "#7c1418", stroke="#2a0a0c", stroke_width=1.8)
     if car.lamps:
         c.path(car.on(disc(x, y, rx * 0.55, ry * 0.55)), "#ffc8b0")
     else:
-        c.path(car.on(disc(x, y - ry * 0.45, rx * 0.6, ry * 0.3)), "#c8ccd0", opacity=0.7)
+        c.path(car.on(disc(x, y - ry * 0.45, rx * 0.6, ry * 0.3)), "#c8ccd0", fill_opacity=0.7)

@@ -28,7 +28,7 @@ from autoneural.data.cockpit.base import (
     uniforms,
     weighted,
 )
-from autoneural.data.cockpit.car_body import BODIES
+from autoneural.data.cockpit.car_body import BODIES, PAINTS
 from autoneural.data.cockpit.fonts import COMMON, HELD_OUT
 from autoneural.data.cockpit.grid import cell
 from autoneural.data.cockpit.plate_drawing import DIGITS, LETTERS
@@ -37,7 +37,7 @@ SLOTS = tuple(f"char {k}" for k in range(1, 8))
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "view": ("front", "rear"),
     "brand": (*emblems.EMBLEMS, CANNOT_TELL),
-    "colour": tuple(plate_scene.PAINTS),
+    "colour": tuple(PAINTS),
     "body": BODIES,
     **{slot: (*DIGITS, *LETTERS, CANNOT_TELL) for slot in SLOTS[:5]},
     **{slot: (*DIGITS, *LETTERS, "none", CANNOT_TELL) for slot in SLOTS[5:]},
@@ -148,11 +148,15 @@ PROMPTS = {
         'Report {{"brand": ..., "colour": ..., "plate": ...}} as JSON.',
     ),
 }
+HEIGHTS = {
+    "saloon": (128, 216), "convertible": (126, 216), "suv": (146, 218), "van": (162, 222),
+}  # fmt: skip
+"""Where the plate may lie, so that the top of the car stays in the picture."""
 STATEMENTS = {
     ("view", "front"): "do you see the front of a car",
     ("view", "rear"): "do you see the rear of a car",
     **{("brand", brand): f"is the car a {brand}" for brand in emblems.EMBLEMS},
-    **{("colour", colour): f"is the car {colour}" for colour in plate_scene.PAINTS},
+    **{("colour", colour): f"is the car {colour}" for colour in PAINTS},
     **{("body", body): f"is the car {'an' if body == 'suv' else 'a'} {body}" for body in BODIES},
     ("char 1", CANNOT_TELL): "is the licence plate hidden",
     ("plate colour", "yellow"): "is the licence plate yellow",
@@ -172,7 +176,7 @@ def plate_of(truth: dict[str, str]) -> str:
 
 
 def _characters(rng: Rng, grammar: str) -> list[str]:
-    """One for each slot; the last digit is even as often as odd."""
+    """One for each slot, "none" after the last."""
     pools = {"L": LETTERS, "D": DIGITS}
     chars = [pick(rng, pools[slot]) for slot in grammar.replace(" ", "")]
     return [*chars, *["none"] * (len(SLOTS) - len(chars))]
@@ -225,8 +229,8 @@ def _params(rng: Rng, split: Split, truth: dict[str, str], grammar: str) -> dict
         "roll": uniform(rng, -4, 4),
         "focal": uniform(rng, 490, 560),
         "height": uniform(rng, 105, 150),
-        "x": uniform(rng, 62, 194),
-        "y": uniform(rng, 148, 200),
+        "x": uniform(rng, 56, 200),
+        "y": uniform(rng, *HEIGHTS[truth["body"]]),
         "specks": chance(rng, 0.3),
         "plate dirt": uniforms(rng, 24, 0, 1),
         "badge dirt": uniforms(rng, 24, 0, 1),
@@ -261,7 +265,7 @@ class Plate:
         truth = scene.attributes
         rng = rng_for(self.name, scene.split, scene.seed, "questions")
         plate, thing = plate_of(truth), pick(rng, ("licence plate", "badge"))
-        candidate, match = _candidate(rng, plate)
+        candidate, match = _candidate(rng, plate, scene.params["grammar"])
         named = ("view", "brand", "colour", "body", "plate colour", "plate lines", "light",
                  "weather", "lamps")  # fmt: skip
         fields = {"brand": truth["brand"], "colour": truth["colour"], "plate": plate}
@@ -284,8 +288,9 @@ class Plate:
             plate = "a plate that one cannot read"
         else:
             plate += plate_of(truth)
+        weather = {"dry": "dry", "rain": "rainy", "snow": "snowy"}[truth["weather"]]
         return (
-            f"The {truth['view']} of {_car(truth)} by {truth['light']} in {truth['weather']} "
+            f"The {truth['view']} of {_car(truth)} by {truth['light']} in {weather} "
             f"weather with the lamps {truth['lamps']}. It has {plate}."
         )
 
@@ -301,11 +306,11 @@ def _reading(plate: str) -> dict[str, str]:
     return dict(zip(kinds, answers, strict=True))
 
 
-def _candidate(rng: Rng, plate: str) -> tuple[str, str]:
+def _candidate(rng: Rng, plate: str, grammar: str) -> tuple[str, str]:
     """A plate to compare with, which is this one or differs in one character; and the answer."""
     shown = plate
     if plate == CANNOT_TELL:
-        shown = "".join(_characters(rng, pick(rng, plate_drawing.GRAMMARS))).replace("none", "")
+        shown = "".join(_characters(rng, grammar)).replace("none", "")
     k = int(rng.integers(len(shown)))
     others = [c for c in (DIGITS if shown[k] in DIGITS else LETTERS) if c != shown[k]]
     changed = shown[:k] + pick(rng, others) + shown[k + 1 :]
@@ -317,7 +322,7 @@ def _candidate(rng: Rng, plate: str) -> tuple[str, str]:
 def _car(truth: dict[str, str]) -> str:
     brand = "of a brand one cannot tell" if truth["brand"] == CANNOT_TELL else ""
     name = "" if brand else truth["brand"].title() + " "
-    article = "an" if f"{truth['colour']}" == "orange" else "a"
+    article = "an" if truth["colour"] == "orange" else "a"
     return f"{article} {truth['colour']} {name}{truth['body']}{' ' if brand else ''}{brand}"
 
 

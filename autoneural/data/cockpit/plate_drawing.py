@@ -70,9 +70,7 @@ def _line(groups: Sequence[str], y: float, cell: float, gap: float) -> tuple[lis
 def _break(groups: Sequence[str]) -> int:
     """The group that starts the second line, so that the lines are about as long."""
     whole = sum(map(len, groups))
-    return min(
-        range(1, len(groups)), key=lambda i: abs(whole - 2 * sum(map(len, groups[:i])))
-    )
+    return min(range(1, len(groups)), key=lambda i: abs(whole - 2 * sum(map(len, groups[:i]))))
 
 
 def layout(groups: Sequence[str], lines: str, style: str) -> Layout:
@@ -149,7 +147,10 @@ def draw_dirt(
            (0, h), (-w / 2, h), (-w, h), (-w, 0)]  # fmt: skip
     swell = [1.02 + 0.16 * value for value in noise]
     points = [(x * a, y * b) for (x, y), a, b in zip(rim, swell, swell[12:], strict=False)]
-    middles = [((x + u) / 2, (y + v) / 2) for (x, y), (u, v) in zip(points, points[1:] + points[:1], strict=True)]
+    middles = [
+        ((x + u) / 2, (y + v) / 2)
+        for (x, y), (u, v) in zip(points, points[1:] + points[:1], strict=True)
+    ]
     curve = " ".join(
         f"Q{x:.2f} {y:.2f} {u:.2f} {v:.2f}"
         for (x, y), (u, v) in zip(points[1:] + points[:1], middles[1:] + middles[:1], strict=True)
@@ -159,7 +160,7 @@ def draw_dirt(
     for k in range(10):
         x, y = (2 * noise[k] - 1) * w * 0.85, (2 * noise[k + 10] - 1) * h * 0.75
         shade = dark(color, 0.22) if k % 2 else light(color, 0.16)
-        c.ellipse(x, y, w * 0.12 + 2, h * 0.2 + 1, shade, opacity=0.7)
+        c.ellipse(x, y, w * 0.12 + 2, h * 0.2 + 1, shade, fill_opacity=0.7)
 
 
 def draw_specks(c: Canvas, half_width: float, half_height: float, color: str,

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from autoneural.data.cockpit import emblems, plate_drawing, street
 from autoneural.data.cockpit.base import CANNOT_TELL, Box
-from autoneural.data.cockpit.car_body import SHAPES, Car
+from autoneural.data.cockpit.car_body import PAINTS, SHAPES, Car
 from autoneural.data.cockpit.car_ends import Trim, draw_car
 from autoneural.data.cockpit.perspective import Camera, box_of, flat, ground
-from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, mix
+from autoneural.data.cockpit.svg import SIDE, Canvas, dark, mix
 
-PAINTS = {
-    "red": ("#c0241c", "#a81820", "#d03028", "#b41c14", "#cc1c30", "#98141a"),
-    "blue": ("#1f4fa8", "#1a3f88", "#2a62c4", "#24489c", "#2f70b8", "#1c3878"),
-    "white": ("#f4f4f0", "#eceeee", "#faf9f4", "#f0f0ea", "#f6f2ea", "#eef2f6"),
-    "black": ("#17181b", "#1e2024", "#121316", "#1b1b20", "#201e1e", "#15181d"),
-    "silver": ("#9aa2aa", "#8f979f", "#a2a8ae", "#959ba4", "#9ca0a0", "#8c96a2"),
-    "green": ("#1f7040", "#2a7f4a", "#185c34", "#23784c", "#3a8038", "#1a6a50"),
-    "yellow": ("#f0cc18", "#e8c410", "#f6d62a", "#ecc820", "#f2d24a", "#e2bc10"),
-    "orange": ("#e86a14", "#de5e10", "#f07820", "#e4661c", "#ee8030", "#d85c18"),
-}
 PLACES = ("city", "trees", "hills", "wall")
 PLACES_HELD_OUT = ("village", "harbour")
 MUD = ("#6b4c2e", "#5c4128", "#7a5a38")
@@ -35,22 +26,27 @@ ZOOM = {"saloon": 1.0, "convertible": 1.0, "suv": 0.95, "van": 0.88}
 
 def _camera(truth: dict[str, str], look: dict[str, Any]) -> Camera:
     """Aimed so that the middle of the plate lies at the place drawn for it."""
-    aim = Camera(focal=look["focal"] * ZOOM[truth["body"]], height=look["height"], centre=(0.0, 0.0), z=430.0,
-                 turn=look["turn"], roll=look["roll"])  # fmt: skip
+    aim = Camera(
+        focal=look["focal"] * ZOOM[truth["body"]],
+        height=look["height"],
+        centre=(0.0, 0.0),
+        z=430.0,
+        turn=look["turn"],
+        roll=look["roll"],
+    )
     u, v = aim.project(0.0, _plate_height(truth), 0.0)
-    return Camera(focal=aim.focal, height=aim.height, centre=(look["x"] - u, look["y"] - v),
-                  z=aim.z, turn=aim.turn, roll=aim.roll)  # fmt: skip
+    return replace(aim, centre=(look["x"] - u, look["y"] - v))
 
 
 def _plate_height(truth: dict[str, str]) -> float:
     if truth["view"] == "front":
-        return 31.0
+        return 34.0
     return SHAPES[truth["body"], "rear"].top - 50.0
 
 
 def _badge_height(truth: dict[str, str]) -> float:
     shape = SHAPES[truth["body"], truth["view"]]
-    return shape.top - (11.0 if truth["view"] == "front" else 8.0)
+    return shape.top - (9.0 if truth["view"] == "front" else 8.0)
 
 
 def _car(truth: dict[str, str], look: dict[str, Any]) -> Car:
@@ -100,14 +96,18 @@ def _floor(c: Canvas, truth: dict[str, str], look: dict[str, Any], camera: Camer
         d = f"M{x - 5} -220 L{x + 5} -220 L{x + 5} 1200 L{x - 5} 1200 Z"
         c.path(camera.warp(d, ground()), paint)
     if truth["weather"] == "rain":
-        puddle = camera.warp("M-110 -60 Q-40 -95 40 -70 Q130 -60 90 -110 Q0 -140 -90 -110 Z", ground())
-        c.path(puddle, mix(road, street.SKY[truth["light"]][1], 0.5), opacity=0.8)
+        puddle = camera.warp(
+            "M-110 -60 Q-40 -95 40 -70 Q130 -60 90 -110 Q0 -140 -90 -110 Z", ground()
+        )
+        c.path(puddle, mix(road, street.SKY[truth["light"]][1], 0.5), fill_opacity=0.8)
 
 
 def _place(c: Canvas, truth: dict[str, str], look: dict[str, Any], camera: Camera) -> None:
     horizon = camera.centre[1]
     y = horizon + (128 - camera.centre[0]) * math.tan(math.radians(look["roll"]))
-    turn = f"translate(128 {y:.2f}) rotate({look['roll']}) scale(1.25) translate(-128 {-horizon:.2f})"
+    turn = (
+        f"translate(128 {y:.2f}) rotate({look['roll']}) scale(1.25) translate(-128 {-horizon:.2f})"
+    )
     with c.group(transform=turn):  # larger, so that the roll bares no corner
         street.sky(c, truth, horizon)
         draw = _wall if look["place"] == "wall" else street.PLACE[look["place"]]
@@ -120,12 +120,15 @@ def _on(car: Car, y: float) -> str:
 
 
 def _snow_on(c: Canvas, car: Car) -> None:
-    s = car.shape
-    cap = f"M{-s.half + 20} {s.base} Q-20 {s.base + 9} 10 {s.base + 3} Q40 {s.base + 10} {s.half - 20} {s.base} Q0 {s.base - 6} {-s.half + 20} {s.base} Z"
-    c.path(car.on(cap), "#f4f7fb")
+    """On the bonnet or boot below the window, and on a roof."""
+    s, white = car.shape, "#f4f7fb"
+    x, y = s.half - 20, s.base
+    c.path(car.on(f"M{-x} {y} Q-20 {y + 9} 10 {y + 3} Q40 {y + 10} {x} {y} Q0 {y - 6} {-x} {y} Z"),
+           white)  # fmt: skip
     if not s.open:
-        roof = f"M{-s.cabin + 6} {s.roof - 3} Q{-s.cabin + 20} {s.roof + 9} 0 {s.roof + 11} Q{s.cabin - 20} {s.roof + 9} {s.cabin - 6} {s.roof - 3} Q0 {s.roof + 3} {-s.cabin + 6} {s.roof - 3} Z"
-        c.path(car.on(roof), "#f4f7fb")
+        x, y = s.cabin - 6, s.roof - 3
+        cap = f"M{-x} {y} Q{14 - x} {y + 12} 0 {y + 14} Q{x - 14} {y + 12} {x} {y}"
+        c.path(car.on(f"{cap} Q0 {y + 6} {-x} {y} Z"), white)
 
 
 def _badge(c: Canvas, truth: dict[str, str], look: dict[str, Any], car: Car, dirt: str) -> None:
@@ -153,9 +156,7 @@ def _plate(c: Canvas, truth: dict[str, str], look: dict[str, Any], car: Car, dir
             plate_drawing.draw_specks(c, w, h, dirt, look["plate dirt"])
 
 
-def _weather(
-    c: Canvas, truth: dict[str, str], look: dict[str, Any], keep: Sequence[Box]
-) -> None:
+def _weather(c: Canvas, truth: dict[str, str], look: dict[str, Any], keep: Sequence[Box]) -> None:
     """Rain or snow in front of the car, but not in front of what is to be read."""
 
     def clear(x: float, y: float) -> bool:
@@ -168,10 +169,10 @@ def _weather(
     drops = look["drops"]
     pairs = [(x, y) for x, y in zip(drops[::2], drops[1::2], strict=True) if clear(x, y)]
     if truth["weather"] == "rain":
-        c.line(" ".join(f"M{x} {y} l-4 15" for x, y in pairs), "#dce8f4", 1.4, opacity=0.6)
+        c.line(" ".join(f"M{x} {y} l-4 15" for x, y in pairs), "#dce8f4", 1.4, stroke_opacity=0.6)
     elif truth["weather"] == "snow":
-        c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[::2]), "#ffffff", 4, opacity=0.9)
-        c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[1::2]), "#ffffff", 6, opacity=0.9)
+        c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[::2]), "#ffffff", 4, stroke_opacity=0.9)
+        c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[1::2]), "#ffffff", 6, stroke_opacity=0.9)
 
 
 def scene(truth: dict[str, str], look: dict[str, Any]) -> str:
