@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from autoneural.data.cockpit.base import Task
 from autoneural.data.cockpit.boarding import Boarding
 from autoneural.data.cockpit.fatigue import Fatigue
+from autoneural.data.cockpit.finder import Finder
 from autoneural.data.cockpit.hmi import Hmi
 from autoneural.data.cockpit.plate import Plate
 from autoneural.errors import UserError
 
-TASKS: dict[str, Task] = {task.name: task for task in (Fatigue(), Hmi(), Boarding(), Plate())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (Fatigue(), Hmi(), Boarding(), Plate(), Finder())
+}
 
 
 def check_tasks(names: Sequence[str] | None) -> list[str]:
