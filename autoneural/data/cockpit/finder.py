@@ -94,9 +94,9 @@ PROMPTS = {
         "How many parking spaces are empty on the map?",
     ),
     "beside": (
-        "How many of the bays right beside my car are free?",
-        "Count the free bays next to my car.",
-        "How many neighbouring bays of my car are empty?",
+        "How many of the bays right beside my car, in its row, are free?",
+        "Count the free bays next to my car in the same row.",
+        "How many direct neighbours of my car in its row are empty?",
     ),
     "side": (
         "On which side of the aisle is my car?",
@@ -166,27 +166,31 @@ def way_down_the_aisle(side: str, distance: str) -> str:
     return side if distance == "near" else "straight on"
 
 
-def _attributes(rng: Rng) -> dict[str, str]:
+def _attributes(rng: Rng, plan: str) -> dict[str, str]:
     view = pick(rng, ("map", "aisle"))
     truth = {
         "view": view, "level": pick(rng, LEVELS), "row": pick(rng, ROWS), "bay": "none",
-        "turn": pick(rng, TURNS), "free": "none", "beside": "none", "side": "none",
+        "turn": "none", "free": "none", "beside": "none", "side": "none",
         "distance": "none", "light": "none", "colour": pick(rng, COLOURS),
         "level colour": pick(rng, tuple(LEVEL_COLOURS)),
     }  # fmt: skip
     hidden = chance(rng, 0.1)
-    truth |= _map_only(rng) if view == "map" else _aisle_only(rng)
+    truth |= _map_only(rng, plan) if view == "map" else _aisle_only(rng)
     if hidden:
         truth |= {"level": CANNOT_TELL} | ({"row": CANNOT_TELL} if view == "aisle" else {})
     return truth
 
 
-def _map_only(rng: Rng) -> dict[str, str]:
-    bay = pick(rng, BAYS)
-    most = 1 if bay in (BAYS[0], BAYS[-1]) else 2
-    near = int(weighted(rng, {0: 0.38, 1: 0.32, 2: 0.3 if most == 2 else 0.0}))
-    free = pick(rng, range(near, 6))
-    return {"bay": bay, "free": str(free), "beside": str(near)}
+def _map_only(rng: Rng, plan: str) -> dict[str, str]:
+    bay, free = pick(rng, BAYS), int(rng.integers(6))
+    most = min(free, len(PLANS_BY_NAME[plan].beside(bay)))
+    shares = ({0: 1.0}, {0: 0.4, 1: 0.6}, {0: 0.24, 1: 0.3, 2: 0.46})[most]
+    return {
+        "bay": bay,
+        "free": str(free),
+        "beside": str(weighted(rng, shares)),
+        "turn": weighted(rng, {"straight on": 0.16, "right": 0.26, "back": 0.32, "left": 0.26}),
+    }
 
 
 def _aisle_only(rng: Rng) -> dict[str, str]:
@@ -199,10 +203,10 @@ def _aisle_only(rng: Rng) -> dict[str, str]:
     }
 
 
-def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
-    board = _map_params(rng, split)
+def _params(rng: Rng, split: Split, truth: dict[str, str], plan: str) -> dict[str, Any]:
+    board = {"plan": plan, **_map_params(rng, split)}
     if truth["view"] == "map":
-        board |= _standing(rng, truth, board["plan"])
+        board |= _standing(rng, truth, plan)
     dim = truth["light"] == "dim"
     return {
         **board,
@@ -216,7 +220,6 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
 
 def _map_params(rng: Rng, split: Split) -> dict[str, Any]:
     return {
-        "plan": pick(rng, pool(split, finder_map.PLANS, finder_map.PLANS_HELD_OUT)),
         "paper": pick(rng, pool(split, finder_map.PAPERS, finder_map.PAPERS_HELD_OUT)),
         "wall": pick(rng, pool(split, finder_map.WALLS, finder_map.WALLS_HELD_OUT)),
         "others": [pick(rng, finder_map.OTHERS) for _ in range(24)],
@@ -247,7 +250,7 @@ def _aisle_params(rng: Rng, split: Split) -> dict[str, Any]:
     return {
         "sign": pick(rng, pool(split, finder_aisle.SIGNS, finder_aisle.SIGNS_HELD_OUT)),
         "shift": pick(rng, (-1, 0, 1)),
-        "pillar": pick(rng, (-1, 1)),
+        "pillar": weighted(rng, {1: 0.8, -1: 0.2}),  # near, it is never on my car's side
         "colours": [pick(rng, tuple(PAINTS)) for _ in range(6)],
         "bodies": [pick(rng, BODIES[:2]) for _ in range(6)],
         "empty": rng.permutation(6)[: int(rng.integers(3))].tolist(),
@@ -270,8 +273,10 @@ class Finder:
     statements = STATEMENTS
 
     def sample(self, seed: int, split: Split) -> Scene:
-        attributes = _attributes(rng_for(self.name, split, seed, "attributes"))
-        params = _params(rng_for(self.name, split, seed, "params"), split, attributes)
+        rng = rng_for(self.name, split, seed, "attributes")
+        plan = pick(rng, pool(split, finder_map.PLANS, finder_map.PLANS_HELD_OUT))
+        attributes = _attributes(rng, plan)
+        params = _params(rng_for(self.name, split, seed, "params"), split, attributes, plan)
         return Scene(self.name, seed, split, attributes, params)
 
     def svg(self, scene: Scene) -> str:
@@ -316,7 +321,7 @@ class Finder:
         if truth["view"] == "map":
             view = f"A map of {level}, marked in {truth['level colour']}, with"
             place = f"in {row}, bay {truth['bay']}, with {truth['beside']} free beside it"
-            more = f"{view} {truth['free']} free bays"
+            more = f"{view} {truth['free']} free bay{'' if truth['free'] == '1' else 's'}"
         else:
             more = f"A {truth['light']} aisle of {level}, marked in {truth['level colour']}"
             place = f"{truth['distance']} on the {truth['side']}, in {row}"

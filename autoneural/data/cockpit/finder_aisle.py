@@ -27,12 +27,12 @@ SIGNS_HELD_OUT = ("wall",)
 CONCRETE = {"bright": "#a6a8a6", "dim": "#4a4d54"}
 FLOOR = {"bright": "#7e8284", "dim": "#33363c"}
 PLATES = {
-    "pillar": (250.0, 64.0, 205.0),
+    "pillar": (250.0, 60.0, 205.0),
     "hanging": (500.0, 132.0, 243.0),
     "wall": (END - 2, 380.0, 178.0),
 }
 """Of each sign: how far away, how wide, how high its middle."""
-LETTERS = {"pillar": 33.0, "hanging": 64.0, "wall": 180.0}
+LETTERS = {"pillar": 31.0, "hanging": 64.0, "wall": 180.0}
 """Height of a capital."""
 
 
@@ -46,8 +46,8 @@ def _sign_at(truth: dict[str, str], look: dict[str, Any]) -> tuple[float, float,
     z, wide, y = PLATES[look["sign"]]
     x = 60.0 * look["shift"]
     if look["sign"] == "pillar":
-        away = 1 if truth["side"] == "left" else -1
-        x = (away if truth["distance"] == "near" else look["pillar"]) * 110.0
+        mine = -1 if truth["side"] == "left" else 1
+        x = mine * (-1 if truth["distance"] == "near" else look["pillar"]) * 116.0
     elif look["sign"] == "wall":
         x = 0.0
     return x, y, z, wide / 2
@@ -157,8 +157,8 @@ def _sign(c: Canvas, truth: dict[str, str], look: dict[str, Any], color: str) ->
     c.path(board, color, stroke=dark(color, 0.5), stroke_width=1.4)
     if truth["level"] == CANNOT_TELL:
         cloth = (f"M{x - half - 3} {y + tall + 4} L{x + half + 3} {y + tall + 2} "
-                 f"Q{x + half} {y} {x + half + 5} {y - tall - 6} L{x} {y - tall - 2} "
-                 f"L{x - half - 4} {y - tall - 7} Z")  # fmt: skip
+                 f"Q{x + half} {y} {x + half + 5} {y - tall - 2} L{x} {y - tall} "
+                 f"L{x - half - 4} {y - tall - 3} Z")  # fmt: skip
         c.path(camera.warp(cloth, flat(z - 1)), "#8c8674", stroke="#5a5648", stroke_width=1.2)
         fold = " ".join(
             f"M{x + half * a} {y + tall} L{x + half * b} {y - tall}"

@@ -39,7 +39,7 @@ class Plan:
 
     @property
     def along(self) -> tuple[float, float]:
-        return (78.0, 224.0) if self.columns else (38.0, 214.0)
+        return (83.0, 226.0) if self.columns else (38.0, 214.0)
 
     @property
     def across(self) -> tuple[float, ...]:
@@ -57,6 +57,13 @@ class Plan:
 
     def point(self, u: float, v: float) -> Point:
         return (v, u) if self.columns else (u, v)
+
+    def beside(self, bay: str) -> list[str]:
+        """The bays next to a bay of the same row, with no gap between."""
+        k = BAYS.index(bay)
+        blocks = (BAYS[:3], BAYS[3:]) if self.split else (BAYS,)
+        block = next(block for block in blocks if bay in block)
+        return [other for other in block if abs(BAYS.index(other) - k) == 1]
 
     def middle(self, row: str, bay: str) -> tuple[float, float]:
         """Of a bay: along and across."""
@@ -93,16 +100,10 @@ def way(plan: Plan, row: str, bay: str, lane: int, gap: int) -> tuple[int, float
     return quarter, max(abs(dx), abs(dy)) / max(min(abs(dx), abs(dy)), 1.0)
 
 
-def beside(row: str, bay: str) -> list[tuple[str, str]]:
-    """The bays next to a bay."""
-    k = BAYS.index(bay)
-    return [(row, BAYS[j]) for j in (k - 1, k + 1) if 0 <= j < 6]
-
-
-def vacant(truth: dict[str, str], order: list[int]) -> set[tuple[str, str]]:
+def vacant(truth: dict[str, str], plan: Plan, order: list[int]) -> set[tuple[str, str]]:
     """The free bays: as many as wanted beside mine, the rest elsewhere, in a given order."""
     mine = (truth["row"], truth["bay"])
-    near = beside(*mine)
+    near = [(truth["row"], bay) for bay in plan.beside(truth["bay"])]
     spots = [SPOTS[i] for i in order if SPOTS[i] != mine]
     close = [spot for spot in spots if spot in near][: int(truth["beside"])]
     rest = [spot for spot in spots if spot not in near]
@@ -183,7 +184,7 @@ def _floor(c: Canvas, truth: dict[str, str], look: dict[str, Any], plan: Plan) -
 
 
 def _cars(c: Canvas, truth: dict[str, str], look: dict[str, Any], plan: Plan, paint: str) -> None:
-    free, mine = vacant(truth, look["order"]), (truth["row"], truth["bay"])
+    free, mine = vacant(truth, plan, look["order"]), (truth["row"], truth["bay"])
     long, wide = plan.bay[1] - 4.5, min(plan.bay[0] * 0.6, 18.0)
     for index, spot in enumerate(SPOTS):
         if spot in free:
@@ -209,7 +210,7 @@ def _marks(c: Canvas, truth: dict[str, str], look: dict[str, Any], plan: Plan) -
 
 def _lift_at(look: dict[str, Any], plan: Plan) -> Point:
     start, end = plan.along
-    u = start - 16.0 if look["lift"] % 2 else end + 15.0
+    u = start - 16.0 if look["lift"] % 2 else end + 14.0
     return plan.point(u, plan.lanes[look["lift"] // 2])
 
 
