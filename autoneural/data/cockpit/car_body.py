@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from autoneural.data.cockpit.perspective import Camera, disc, ground, panel, wall
 from autoneural.data.cockpit.svg import Canvas, dark, light, mix
 
@@ -33,6 +31,16 @@ class Shape:
     profile: Profile
     length: float = 430
     open: bool = False
+
+    def back(self, y: float) -> float:
+        """How far back the end lies at a height."""
+        low = self.profile[0]
+        for high in self.profile:
+            if y <= high[0]:
+                rise = high[0] - low[0] or 1.0
+                return low[1] + (high[1] - low[1]) * (y - low[0]) / rise
+            low = high
+        return low[1]
 
 
 def _shape(
@@ -91,12 +99,13 @@ class Car:
     lamps: bool
     glass: str = "#2a3642"
     """What the windows reflect, darkest."""
+    covered: bool = False
+    """The flank is, by a nearer car."""
 
     def lift(self, x: float, y: float) -> tuple[float, float, float]:
         """A point of the end's elevation in space; the end curves away towards its corners."""
-        heights, depths = zip(*self.shape.profile, strict=True)
         curve = 20 * min(abs(x) / self.shape.half, 1.0) ** 4
-        return x, y, float(np.interp(y, heights, depths)) + curve
+        return x, y, self.shape.back(y) + curve
 
     def on(self, d: str) -> str:
         """A path drawn on the elevation of the end, as the camera sees it."""
@@ -108,6 +117,14 @@ class Car:
         back = s.profile[4][1] + (16 if self.end == "front" else s.length * 0.45)
         return sign * (s.half - 11 + out), s.base + up, back
 
+    @property
+    def side(self) -> int:
+        """Which flank the camera sees past the corner: -1 left, 1 right, 0 none."""
+        aside = self.camera.aside()
+        if self.covered or abs(aside) <= self.shape.half:
+            return 0
+        return 1 if aside > 0 else -1
+
     def outline(self) -> list[tuple[float, float]]:
         """Points around what the camera sees of the car."""
         s = self.shape
@@ -116,8 +133,8 @@ class Car:
                    (-s.cabin, s.roof), (s.cabin, s.roof)]  # fmt: skip
         points = [self.camera.project(*self.lift(x, y)) for x, y in corners]
         points += [self.camera.project(*self.mirror(sign, 19.0, 10.0)) for sign in (-1, 1)]
-        if abs(self.camera.aside()) > s.half:
-            side = s.half if self.camera.aside() > 0 else -s.half
+        if self.side:
+            side = self.side * s.half
             ends = ((s.length, 20.0), (s.length, s.base))
             points += [self.camera.project(side, y, z) for z, y in ends]
         return points
@@ -143,9 +160,9 @@ def _wheel(c: Canvas, camera: Camera, side: float, z: float) -> None:
 def draw_flank(c: Canvas, car: Car) -> None:
     """The side that the camera sees past the corner, if it does."""
     camera, s = car.camera, car.shape
-    if abs(camera.aside()) <= s.half:
+    if not car.side:
         return
-    side = s.half if camera.aside() > 0 else -s.half
+    side = car.side * s.half
     (_, _, _, _, (_, glass), (_, rear), _) = s.profile
     end = s.length - 16
     body = (f"M16 20 L14 {s.top - 10} L{glass} {s.base} L{end} {s.base - 2} L{s.length} 70 "

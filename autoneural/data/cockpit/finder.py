@@ -257,7 +257,7 @@ def _aisle_params(rng: Rng, split: Split) -> dict[str, Any]:
         "grille": pick(rng, pool(split, car_ends.GRILLES, car_ends.GRILLES_HELD_OUT)),
         "lamp": pick(rng, pool(split, car_ends.LAMPS, car_ends.LAMPS_HELD_OUT)),
         "focal": uniform(rng, 190, 215),
-        "centre": uniform(rng, 116, 140),
+        "centre": uniform(rng, 119, 137),
         "horizon": uniform(rng, 104, 128),
         "roll": uniform(rng, -3, 3),
     }
@@ -339,6 +339,10 @@ def _ticket(rng: Rng, level: str) -> tuple[str, str]:
 
 
 def _sentence(truth: dict[str, str]) -> str:
+    """A row and a level that nothing hides are named."""
+    here = "" if truth["level"] == CANNOT_TELL else f" on level {truth['level']}"
     if truth["view"] == "map":
-        return f"Your {truth['colour']} car is in bay {truth['row']}{truth['bay']}."
-    return f"Your {truth['colour']} car is {truth['distance']} on the {truth['side']}."
+        return f"Your {truth['colour']} car is in bay {truth['row']}{truth['bay']}{here}."
+    place = f"{truth['distance']} on the {truth['side']}"
+    row = f" in row {truth['row']}{here}" if here else ""
+    return f"Your {truth['colour']} car is {place}{row}."

@@ -47,7 +47,7 @@ def _sign_at(truth: dict[str, str], look: dict[str, Any]) -> tuple[float, float,
     x = 60.0 * look["shift"]
     if look["sign"] == "pillar":
         mine = -1 if truth["side"] == "left" else 1
-        x = mine * (-1 if truth["distance"] == "near" else look["pillar"]) * 116.0
+        x = mine * (-1 if truth["distance"] == "near" else look["pillar"]) * 120.0
     elif look["sign"] == "wall":
         x = 0.0
     return x, y, z, wide / 2
@@ -112,6 +112,7 @@ def _parked(truth: dict[str, str], look: dict[str, Any], side: int, depth: int, 
         paint=dark(own, dim),
         lamps=False,
         glass="#3a4854" if truth["light"] == "bright" else "#161a20",
+        covered=depth == 0 or index - 1 not in look["empty"],  # the nearest by the picture's edge
     )
 
 

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from autoneural.data.cockpit.base import Box
 from autoneural.data.cockpit.svg import SIDE
@@ -35,22 +36,24 @@ class Camera:
     def at(self, x: float, z: float, turn: float = 0.0) -> Camera:
         return replace(self, x=x, z=z, turn=turn)
 
+    @cached_property
+    def _angles(self) -> tuple[Point, Point]:
+        """Cosine and sine of turn and roll, which every point needs."""
+        turn, roll = math.radians(self.turn), math.radians(self.roll)
+        return (math.cos(turn), math.sin(turn)), (math.cos(roll), math.sin(roll))
+
     def project(self, x: float, y: float, z: float) -> Point:
         """Where a point of the thing appears in the picture."""
-        cos, sin = math.cos(math.radians(self.turn)), math.sin(math.radians(self.turn))
+        (cos, sin), (right, down) = self._angles
         depth = max(self.z + z * cos - x * sin, NEAR)
         u = self.focal * (self.x + x * cos + z * sin) / depth
         v = self.focal * (self.height - y) / depth
-        tilt = math.radians(self.roll)
-        return (
-            self.centre[0] + u * math.cos(tilt) - v * math.sin(tilt),
-            self.centre[1] + u * math.sin(tilt) + v * math.cos(tilt),
-        )
+        return self.centre[0] + u * right - v * down, self.centre[1] + u * down + v * right
 
     def aside(self) -> float:
         """How far to the right of the thing's middle the camera stands, in its own space."""
-        turn = math.radians(self.turn)
-        return self.z * math.sin(turn) - self.x * math.cos(turn)
+        (cos, sin), _ = self._angles
+        return self.z * sin - self.x * cos
 
     def warp(self, d: str, lift: Lift) -> str:
         """A flat path (absolute M, L, C, Q, Z; numbers in pairs) on a surface in space.

@@ -25,7 +25,7 @@ ZOOM = {"saloon": 1.0, "convertible": 1.0, "suv": 0.95, "van": 0.88}
 
 
 def _camera(truth: dict[str, str], look: dict[str, Any]) -> Camera:
-    """Aimed so that the middle of the plate lies at the place drawn for it."""
+    """Aimed so that the plate lies where it was drawn to, wholly in the picture."""
     aim = Camera(
         focal=look["focal"] * ZOOM[truth["body"]],
         height=look["height"],
@@ -35,7 +35,9 @@ def _camera(truth: dict[str, str], look: dict[str, Any]) -> Camera:
         roll=look["roll"],
     )
     u, v = aim.project(0.0, _plate_height(truth), 0.0)
-    return replace(aim, centre=(look["x"] - u, look["y"] - v))
+    room = 125.0 - (plan_of(truth, look).half_width + 2.0) * aim.focal / aim.z
+    x = 128.0 + room * math.copysign(abs(look["aside"]) ** 0.5, look["aside"])
+    return replace(aim, centre=(x - u, look["y"] - v))
 
 
 def _plate_height(truth: dict[str, str]) -> float:
