@@ -256,8 +256,8 @@ def _aisle_params(rng: Rng, split: Split) -> dict[str, Any]:
         "empty": rng.permutation(6)[: int(rng.integers(3))].tolist(),
         "grille": pick(rng, pool(split, car_ends.GRILLES, car_ends.GRILLES_HELD_OUT)),
         "lamp": pick(rng, pool(split, car_ends.LAMPS, car_ends.LAMPS_HELD_OUT)),
-        "focal": uniform(rng, 190, 215),
-        "centre": uniform(rng, 119, 137),
+        "focal": uniform(rng, 190, 206),
+        "centre": uniform(rng, 121, 135),
         "horizon": uniform(rng, 104, 128),
         "roll": uniform(rng, -3, 3),
     }

@@ -47,7 +47,7 @@ def _sign_at(truth: dict[str, str], look: dict[str, Any]) -> tuple[float, float,
     x = 60.0 * look["shift"]
     if look["sign"] == "pillar":
         mine = -1 if truth["side"] == "left" else 1
-        x = mine * (-1 if truth["distance"] == "near" else look["pillar"]) * 120.0
+        x = mine * (-1 if truth["distance"] == "near" else look["pillar"]) * 114.0
     elif look["sign"] == "wall":
         x = 0.0
     return x, y, z, wide / 2
@@ -117,14 +117,16 @@ def _parked(truth: dict[str, str], look: dict[str, Any], side: int, depth: int, 
 
 
 def _flash(c: Canvas, car: Car) -> None:
-    """Amber indicators with their glow."""
+    """Amber indicators with their glow, upright before the end's curve."""
     s = car.shape
     for sign in (-1, 1):
         x, y = sign * (s.half - 12), s.top - 22
-        for r, alpha in ((46, 0.22), (30, 0.4)):
-            c.path(car.on(disc(x, y, r, r)), "#ffae20", fill_opacity=alpha)
-        c.path(car.on(disc(x, y, 13, 13)), "#ffc640")
-        c.path(car.on(disc(x, y, 6, 6)), "#fff4c0")
+        depth = flat(car.lift(x, y)[2] - 3)
+        for r, alpha in ((58, 0.25), (36, 0.5)):
+            c.path(car.camera.warp(disc(x, y, r, r), depth), "#ff8c00", fill_opacity=alpha)
+        lamp = car.camera.warp(disc(x, y, 19, 19), depth)
+        c.path(lamp, "#ff9a00", stroke="#7a3c00", stroke_width=0.8)
+        c.path(car.camera.warp(disc(x, y, 11, 11), depth), "#fff8d8")
 
 
 def _cars(c: Canvas, truth: dict[str, str], look: dict[str, Any], paint: str) -> None:
