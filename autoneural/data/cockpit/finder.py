@@ -120,7 +120,7 @@ PROMPTS = {
     ),
     "level colour": (
         "Which colour marks this level?",
-        "What is the colour of the level's sign?",
+        "In which colour is this level marked?",
         "By which colour do I remember this level?",
     ),
     "ticket": (

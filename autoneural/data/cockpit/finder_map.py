@@ -14,7 +14,7 @@ from typing import Any
 from autoneural.data.cockpit.base import CANNOT_TELL, Box
 from autoneural.data.cockpit.fonts import FONTS
 from autoneural.data.cockpit.perspective import Point, box_of
-from autoneural.data.cockpit.svg import SIDE, Canvas, dark, luma, mix
+from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, luma, mix
 
 ROWS = ("A", "B", "C", "D")
 BAYS = ("1", "2", "3", "4", "5", "6")
@@ -164,7 +164,7 @@ def _floor(c: Canvas, truth: dict[str, str], look: dict[str, Any], plan: Plan) -
         lines.append(f"M{x - w / 2:.1f} {y - h / 2:.1f} h{w:.1f} v{h:.1f} h{-w:.1f} Z")
     c.path(" ".join(lines), mix(paper, ink, 0.06), stroke=mix(paper, ink, 0.55), stroke_width=1.2)
     for row in ROWS:
-        x, y = plan.point(64.0 if plan.columns else 22.0, plan.middle(row, "1")[1])
+        x, y = plan.point(62.0 if plan.columns else 22.0, plan.middle(row, "1")[1])
         c.label(x, y + 7.5, row, 22, **style)
     for lane in plan.lanes:
         for bay in BAYS:
@@ -196,11 +196,13 @@ def _cars(c: Canvas, truth: dict[str, str], look: dict[str, Any], plan: Plan, pa
         shadows.append(
             f"M{x - w + 2:.1f} {y - h + 2:.1f} h{2 * w:.1f} v{2 * h:.1f} h{-2 * w:.1f} Z"
         )
-        bodies.append((x, y, paint if spot == mine else look["others"][index]))
+        color = light(paint, 0.15) if spot == mine else look["others"][index]
+        edge = light(color, 0.4) if luma(look["paper"]) < 0.4 else dark(color, 0.5)
+        bodies.append((x, y, color, edge))
         panes += [_pane(plan, x, y, sign, shape) for shape in (front, back)]
     c.path(" ".join(shadows), "#000000", fill_opacity=0.25)
-    for x, y, color in bodies:
-        c.rect(x - w, y - h, 2 * w, 2 * h, color, rx=wide * 0.6, stroke=dark(color, 0.5),
+    for x, y, color, edge in bodies:
+        c.rect(x - w, y - h, 2 * w, 2 * h, color, rx=wide * 0.6, stroke=edge,
                stroke_width=1)  # fmt: skip
     c.path(" ".join(panes), "#26303a")
 
@@ -213,7 +215,7 @@ def _marks(c: Canvas, truth: dict[str, str], look: dict[str, Any], plan: Plan) -
     quarter, _ = way(plan, truth["row"], truth["bay"], look["lane"], look["gap"])
     heading = 90 * (quarter - TURNS.index(truth["turn"]))
     _you(c, *plan.point(*stand(plan, look["lane"], look["gap"])), heading)
-    _pin(c, x, y)
+    _pin(c, x, y - 3)
 
 
 def _lift_at(look: dict[str, Any], plan: Plan) -> Point:
@@ -263,7 +265,7 @@ def map_boxes(truth: dict[str, str], look: dict[str, Any]) -> dict[str, Box]:
     w, h = plan.point(*plan.bay)
     return {
         "my car": _box(look, x, y, w, h),
-        "pin": _box(look, x, y - 11, 17, 23),
+        "pin": _box(look, x, y - 14, 17, 23),
         "lift": _box(look, *_lift_at(look, plan), 23, 23),
         "you": _box(look, *plan.point(*stand(plan, look["lane"], look["gap"])), 21, 21),
         "sign": _box(look, 128, 27, 244, 42),
