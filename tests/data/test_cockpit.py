@@ -25,7 +25,7 @@ from autoneural.data.cockpit import (
     render,
     rows,
 )
-from autoneural.data.cockpit.base import SPLITS, which_picture
+from autoneural.data.cockpit.base import SPLITS, Box, which_picture
 from autoneural.data.cockpit.rows import PAIR_KINDS
 from autoneural.errors import UserError
 
@@ -157,12 +157,80 @@ def _expect_greeter(scene: Scene) -> dict[str, str]:
     }
 
 
+def _expect_plate(scene: Scene) -> dict[str, str]:
+    t = scene.attributes
+    slots = [t[f"char {k}"] for k in range(1, 8)]
+    text = "".join(char for char in slots if len(char) == 1)
+    hidden = "cannot tell" in slots
+    digits = [int(char) for char in text if char.isdigit()]
+    same = re.search(r"[0-9A-Z]{5,7}", _prompt(scene, "match"))
+    asked = "badge" if "badge" in _prompt(scene, "where") else "plate"
+    read = {"cannot tell"} if hidden else {text}
+    answers = {
+        "plate": text,
+        "match": "yes" if same and same[0] == text else "no",
+        "characters": str(len(text)),
+        "digits": str(len(digits)),
+        "first": text[:1],
+        "last": text[-1:],
+        "even day": "no" if hidden or digits[-1] % 2 else "yes",
+    }
+    assert set(slots) == read if hidden else not {"I", "O", "Q"} & set(text)
+    return {
+        **(dict.fromkeys(answers, "cannot tell") if hidden else answers),
+        "where": _nine(TASKS["plate"].boxes(scene)[asked]),
+        **{key: t[key] for key in _PLATE_NAMED},
+    }
+
+
+_PLATE_NAMED = (
+    "plate colour", "plate lines", "brand", "colour", "body", "view", "light", "weather", "lamps",
+)  # fmt: skip
+
+
+def _nine(box: Box) -> str:
+    x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
+    row = "top" if y < 1 / 3 else "bottom" if y > 2 / 3 else ""
+    column = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
+    return f"{row} {column}".strip() or "centre"
+
+
+def _expect_finder(scene: Scene) -> dict[str, str]:
+    t = scene.attributes
+    boxes = TASKS["finder"].boxes(scene)
+    things = {"my car": "my car", "lift": "lift", "arrow": "you", "sign": "sign"}
+    asked = next(box for words, box in things.items() if words in _prompt(scene, "where"))
+    ticket = re.search(r"\d", _prompt(scene, "ticket"))
+    assert ticket
+    level = 0 if t["level"] == "cannot tell" else int(t["level"])
+    change = int(ticket[0]) - level
+    shared = ("view", "level", "row", "colour", "level colour")
+    answers = {
+        **{key: t[key] for key in shared},
+        "ticket": "up" if change > 0 else "down" if change else "stay",
+        "where": _nine(boxes[asked]),
+        "way": t["turn"],
+    }
+    if not level:
+        answers["ticket"] = "cannot tell"
+    if t["view"] == "map":
+        assert {t[key] for key in ("side", "distance", "light")} == {"none"}
+        own = {"bay": t["row"] + t["bay"], "free": t["free"], "beside": t["beside"]}
+        return answers | own
+    assert {t[key] for key in ("bay", "free", "beside")} == {"none"}
+    assert (t["row"] == "cannot tell") == (not level)
+    own = {key: t[key] for key in ("side", "distance", "light")}
+    return answers | own | {"way": t["side"] if t["distance"] == "near" else "straight on"}
+
+
 EXPECT = {
     "fatigue": _expect_fatigue,
     "hmi": _expect_hmi,
     "boarding": _expect_boarding,
     "child": _expect_child,
     "greeter": _expect_greeter,
+    "plate": _expect_plate,
+    "finder": _expect_finder,
 }
 
 
@@ -173,7 +241,7 @@ def test_answers_agree_with_an_independent_derivation(task: str) -> None:
         assert {kind: answers[kind] for kind in expected} == expected
         assert set(answers) - set(expected) <= {"json", "sentence"}
         for key, value in json.loads(answers["json"]).items():
-            truth = scene.attributes[key]
+            truth = {**expected, **scene.attributes}[key]
             assert str(value) == truth
 
 
@@ -239,6 +307,10 @@ def test_the_test_split_has_its_own_shades_and_streams(task: str) -> None:
         ("child", "hair_style"),
         ("greeter", "place"),
         ("greeter", "style"),
+        ("finder", "plan"),
+        ("plate", "style"),
+        ("plate", "grammar"),
+        ("plate", "place"),
     ],
 )
 def test_the_test_split_has_its_own_layouts(task: str, key: str) -> None:
@@ -302,6 +374,11 @@ def _flip(task: str, seed: int, **changes: str) -> float:
         *(("child", k) for k in ("emotion", "buckled", "toy", "age", "headwear")),
         *(("greeter", k) for k in ("who", "carrying", "owner", "ground", "weather")),
         ("greeter", "light"),
+        *(("plate", f"char {k}") for k in range(1, 6)),
+        *(("plate", k) for k in ("view", "brand", "colour", "body", "plate colour")),
+        *(("plate", k) for k in ("plate lines", "light", "weather", "lamps")),
+        *(("finder", k) for k in ("level", "row", "bay", "free", "beside", "side")),
+        *(("finder", k) for k in ("distance", "light", "colour", "level colour")),
     ],
 )
 def test_every_asked_attribute_shows_in_the_picture(task: str, key: str) -> None:
@@ -309,7 +386,8 @@ def test_every_asked_attribute_shows_in_the_picture(task: str, key: str) -> None
         s
         for s in _scenes(task, 99)
         if "none" not in (s.attributes.get("object"), s.attributes.get("eyewear"))
-        and s.attributes.get("eyes") != "cannot tell"
+        and "cannot tell" not in s.attributes.values()
+        and (task != "finder" or s.attributes[key] != "none")
         and s.attributes.get("manoeuvre") != "none"
         and "cannot tell" not in s.attributes.values()
         and s.attributes.get("who") != "nobody"
@@ -363,6 +441,47 @@ def test_hidden_things_leave_no_trace() -> None:
     for scene in _scenes("greeter", 200):
         found = "load" in TASKS["greeter"].boxes(scene)
         assert found == (scene.attributes["carrying"] not in ("none", "nothing", "cannot tell"))
+
+
+@pytest.mark.parametrize(
+    ("task", "thing", "key", "values", "share"),
+    [
+        ("plate", "plate", "plate colour", ("white", "black"), 0.65),
+        ("plate", "badge", "brand", ("corvin", "cannot tell"), 0.7),
+        *(("plate", f"char {k}", f"char {k}", ("B", "E"), 0.05) for k in (1, 3, 5)),
+        ("plate", "car", "colour", ("white", "black"), 0.7),  # tyres have no paint
+        ("finder", "my car", "colour", ("red", "blue"), 0.2),  # behind a nearer one, or a pin
+        ("finder", "sign", "level", ("1", "cannot tell"), 0.03),
+    ],
+)
+def test_a_box_holds_the_thing(
+    task: str, thing: str, key: str, values: tuple[str, str], share: float
+) -> None:
+    for scene in (s for s in _scenes(task, 30) if "cannot tell" not in s.attributes.values()):
+        looks = [replace(scene, attributes={**scene.attributes, key: v}) for v in values]
+        a, b = (render(look).astype(int) for look in looks)
+        y, x = np.nonzero(np.abs(a - b).max(axis=2) > 24)
+        box = TASKS[task].boxes(scene)[thing]
+        seen = np.array([x.min(), y.min(), -x.max() - 1, -y.max() - 1]) / 256
+        told = np.array([box.left, box.top, -box.right, -box.bottom])
+        assert np.all(seen > told - 6 / 256), (scene.seed, seen * 256, told * 256)
+        assert np.prod(seen[:2] + seen[2:]) > share * np.prod(told[:2] + told[2:]), scene.seed
+
+
+def test_the_arrow_on_a_map_points_so_that_the_way_is_right() -> None:
+    turns = ("straight on", "right", "back", "left")
+    for scene in (s for s in _scenes("finder", 80) if s.attributes["view"] == "map"):
+        upright = replace(scene, params={**scene.params, "tilt": 0.0, "lean": 0.0})
+        boxes = TASKS["finder"].boxes(upright)
+        car, you = boxes["my car"], boxes["you"]
+        dx, dy = (
+            car.left + car.right - you.left - you.right,
+            car.top + car.bottom - you.top - you.bottom,
+        )
+        quarter = (1 if dx > 0 else 3) if abs(dx) > abs(dy) else (2 if dy > 0 else 0)
+        faced = re.search(r"rotate\((-?\d+)\)\"><path d=\"M0 -7.8", TASKS["finder"].svg(scene))
+        assert faced
+        assert scene.attributes["turn"] == turns[(quarter - int(faced[1]) // 90) % 4]
 
 
 def test_what_the_drawing_is_told_is_the_truth() -> None:

@@ -30,7 +30,7 @@ ROAD = {"day": "#6e7278", "dusk": "#504c56", "night": "#24272f"}
 VERGE = {"day": "#8fa06a", "dusk": "#5a5648", "night": "#161c1c"}
 
 
-def _sky(c: Canvas, truth: dict[str, str], horizon: float) -> None:
+def sky(c: Canvas, truth: dict[str, str], horizon: float) -> None:
     colors = SKY[truth["light"]]
     if truth["weather"] != "dry":
         colors = tuple(mix(color, "#8a9098" if truth["light"] == "day" else "#30343c", 0.55)
@@ -207,7 +207,7 @@ def _weather(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
 def street(truth: dict[str, str], look: dict[str, Any]) -> str:
     """The SVG of a view back with attributes `truth` and appearance `look`."""
     c, horizon = Canvas(), look["horizon"]
-    _sky(c, truth, horizon)
+    sky(c, truth, horizon)
     PLACE[look["place"]](c, truth, look, horizon)
     with c.group(transform=f"translate({look['shift']} 0)"):
         _road(c, truth, horizon)

@@ -8,12 +8,23 @@ from autoneural.data.cockpit.base import Task
 from autoneural.data.cockpit.boarding import Boarding
 from autoneural.data.cockpit.child import Child
 from autoneural.data.cockpit.fatigue import Fatigue
+from autoneural.data.cockpit.finder import Finder
 from autoneural.data.cockpit.greeter import Greeter
 from autoneural.data.cockpit.hmi import Hmi
+from autoneural.data.cockpit.plate import Plate
 from autoneural.errors import UserError
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (Fatigue(), Hmi(), Boarding(), Child(), Greeter())
+    task.name: task
+    for task in (
+        Fatigue(),
+        Hmi(),
+        Boarding(),
+        Child(),
+        Greeter(),
+        Plate(),
+        Finder(),
+    )
 }
 
 
