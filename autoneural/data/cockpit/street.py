@@ -30,7 +30,7 @@ ROAD = {"day": "#6e7278", "dusk": "#504c56", "night": "#24272f"}
 VERGE = {"day": "#8fa06a", "dusk": "#5a5648", "night": "#161c1c"}
 
 
-def _sky(c: Canvas, truth: dict[str, str], horizon: float) -> None:
+def sky(c: Canvas, truth: dict[str, str], horizon: float) -> None:
     colors = SKY[truth["light"]]
     if truth["weather"] != "dry":
         colors = tuple(mix(color, "#8a9098" if truth["light"] == "day" else "#30343c", 0.55)
@@ -194,7 +194,8 @@ def _own_car(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
         c.rect(101, 226, 19, 7, "#e4e8ec", rx=3, stroke="#30343a", stroke_width=1.5)
 
 
-def _weather(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
+def fall(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
+    """Rain or snow in the air."""
     drops = look["drops"]
     pairs = list(zip(drops[::2], drops[1::2], strict=True))
     if truth["weather"] == "rain":
@@ -207,7 +208,7 @@ def _weather(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
 def street(truth: dict[str, str], look: dict[str, Any]) -> str:
     """The SVG of a view back with attributes `truth` and appearance `look`."""
     c, horizon = Canvas(), look["horizon"]
-    _sky(c, truth, horizon)
+    sky(c, truth, horizon)
     PLACE[look["place"]](c, truth, look, horizon)
     with c.group(transform=f"translate({look['shift']} 0)"):
         _road(c, truth, horizon)
@@ -218,5 +219,5 @@ def street(truth: dict[str, str], look: dict[str, Any]) -> str:
             with c.group(transform=f"translate({x:.2f} {look['y']}) scale({depth / 100:.3f})"):
                 vehicles.DRAW[truth["object"]](c, look, truth["light"] != "day")
         _own_car(c, truth, look)
-    _weather(c, truth, look)
+    fall(c, truth, look)
     return c.text()

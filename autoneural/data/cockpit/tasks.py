@@ -8,9 +8,12 @@ from autoneural.data.cockpit.base import Task
 from autoneural.data.cockpit.boarding import Boarding
 from autoneural.data.cockpit.fatigue import Fatigue
 from autoneural.data.cockpit.hmi import Hmi
+from autoneural.data.cockpit.sentinel import Sentinel
 from autoneural.errors import UserError
 
-TASKS: dict[str, Task] = {task.name: task for task in (Fatigue(), Hmi(), Boarding())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (Fatigue(), Hmi(), Boarding(), Sentinel())
+}
 
 
 def check_tasks(names: Sequence[str] | None) -> list[str]:

@@ -1,0 +1,30 @@
+"""Where a box is, in words: the cell of a 3 x 3 grid that its centre lies in."""
+
+from __future__ import annotations
+
+from autoneural.data.cockpit.base import Box
+from autoneural.data.cockpit.svg import SIDE
+
+ROWS = ("top", "", "bottom")
+COLUMNS = ("left", "", "right")
+
+
+def box_of(left: float, top: float, right: float, bottom: float) -> Box:
+    """A box from SVG units, cut at the edges of the picture."""
+    edges = (min(max(edge / SIDE, 0.0), 1.0) for edge in (left, top, right, bottom))
+    return Box(*(round(edge, 4) for edge in edges))
+
+
+def _centre(box: Box) -> tuple[float, float]:
+    return (box.left + box.right) / 2, (box.top + box.bottom) / 2
+
+
+def cell(box: Box) -> str:
+    """ "top left", "top", ..., "centre", ..., "bottom right"."""
+    x, y = _centre(box)
+    return f"{ROWS[min(int(y * 3), 2)]} {COLUMNS[min(int(x * 3), 2)]}".strip() or "centre"
+
+
+def is_clear(box: Box, margin: float = 0.025) -> bool:
+    """Whether the centre keeps away from the lines of the grid, so that one word is right."""
+    return all(abs(at - line / 3) > margin for at in _centre(box) for line in (1, 2))

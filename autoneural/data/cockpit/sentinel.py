@@ -1,0 +1,319 @@
+"""AI sentinel: the parked car watches what is around it through a wide-angle camera of its own.
+
+The side cameras sit by the front wings and look back: the own car fills the left edge of the
+picture of the left camera and the right edge of that of the right camera. The front camera looks
+over windscreen and bonnet, the rear camera over rear window, boot and red lamps.
+
+What a still picture shows of each event:
+  nobody     nobody and nothing near the car; people may walk by farther off only in other events
+  passing    away from the car, side or back to it: a walking stride, a bicycle or car on its way,
+             a dog trotting, a trolley rolling by
+  lingering  standing still at the car: facing it with folded or pocketed hands or a phone, peering
+             through a window or leaning on bonnet or boot with bare hands or a torch; a dog
+             sniffing at it
+  tampering  a hand at door handle, wheel, mirror or charging port, or a crowbar or screwdriver set
+             anywhere at the car
+  impact     a car, trolley or bicycle against the car, with a starred scrape and splinters
+Damage tells no event: it may be old. "count" is of all people in the picture.
+
+Rule: nobody or passing -> nothing; lingering -> record; tampering -> sound the alarm; impact ->
+notify the owner. Where dirt, a drop or glare hides the hands of somebody at the car, what is
+touched, the tool and so the event cannot be told, and the car records.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from autoneural.data.cockpit import sentinel_view, street
+from autoneural.data.cockpit.base import (
+    CANNOT_TELL,
+    Box,
+    Question,
+    Rng,
+    Scene,
+    Split,
+    ask,
+    camera,
+    chance,
+    pick,
+    pool,
+    rng_for,
+    uniform,
+    uniforms,
+    weighted,
+)
+from autoneural.data.cockpit.cast import ON_FOOT, PEOPLE
+from autoneural.data.cockpit.figures import HEADGEAR
+from autoneural.data.cockpit.grid import cell
+from autoneural.data.cockpit.hair import HAIR, HAIR_HELD_OUT, HAT, HAT_HELD_OUT
+from autoneural.data.cockpit.parking import GROUNDS, GROUNDS_HELD_OUT
+from autoneural.data.cockpit.sentinel_words import KINDS, PROMPTS, STATEMENTS, caption, sentence
+
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "event": ("nobody", "passing", "lingering", "tampering", "impact", CANNOT_TELL),
+    "actor": ("none", "adult", "child", "cyclist", "dog", "car", "shopping trolley"),
+    "place": ("front", "rear", "left", "right"),
+    "touched": ("none", "door handle", "wheel", "mirror", "charging port", "window", "bonnet",
+                "boot", "door", "bumper", CANNOT_TELL),
+    "tool": ("none", "crowbar", "screwdriver", "torch", CANNOT_TELL),
+    "face": ("nobody", "covered", "not covered", CANNOT_TELL),
+    "count": ("0", "1", "2", "3"),
+    "damage": ("none", "scratch", "dent", "broken window"),
+    "light": ("day", "dusk", "night"),
+    "weather": ("dry", "rain", "snow"),
+    "lamps": ("off", "flashing"),
+    "advice": ("nothing", "record", "sound the alarm", "notify the owner"),
+}  # fmt: skip
+EVENTS = {"nobody": 0.13, "passing": 0.2, "lingering": 0.23, "tampering": 0.25, "impact": 0.19}
+ACTORS: dict[str, dict[str, float]] = {
+    "nobody": {"none": 1},
+    "passing": {"adult": 20, "child": 19, "cyclist": 18, "dog": 13, "car": 15,
+                "shopping trolley": 15},
+    "lingering": {"adult": 54, "child": 31, "dog": 15},
+    "tampering": {"adult": 72, "child": 28},
+    "impact": {"car": 36, "shopping trolley": 34, "cyclist": 30},
+}  # fmt: skip
+MEDDLED = ("door handle", "wheel", "mirror", "charging port")
+FORCE = ("crowbar", "screwdriver")
+ADVICE = {"nobody": "nothing", "passing": "nothing", "lingering": "record",
+          "tampering": "sound the alarm", "impact": "notify the owner",
+          CANNOT_TELL: "record"}  # fmt: skip
+HIDDEN_HANDS, HIDDEN_FACE, STRAY_DIRT = 0.24, 0.12, 0.4
+BENDS = (0.16, 0.2, 0.24)
+"""Few distinct distortions, because each one's mesh is cached."""
+COVERS, COVERS_HELD_OUT = ("#23252a", "#8fb8d8", "#7a2630"), ("#2f3f34", "#d8d4c8")
+COATS, COATS_HELD_OUT = ("#8a5a30", "#2c2622", "#d8c8a8"), ("#a87848", "#5c5450")
+MUD = ("#5c4a36", "#6e675c", "#463a2c")
+
+
+def event_of(touched: str, tool: str) -> str:
+    """What somebody on foot at the car does, by the module's rule."""
+    if touched in MEDDLED or (tool in FORCE and touched != "none"):
+        return "tampering"
+    return "lingering"
+
+
+def _touch(rng: Rng, event: str, place: str) -> tuple[str, str]:
+    """What is touched, and the tool."""
+    flank = place in ("left", "right")
+    lid = {"front": "bonnet", "rear": "boot"}.get(place, "window")
+    if event == "impact":
+        return ("door" if flank else "bumper"), "none"
+    if event == "lingering":
+        tool = weighted(rng, {"none": 0.6, "torch": 0.4})
+        return (lid if chance(rng, 0.55) else "none"), tool
+    if event == "tampering":
+        parts = MEDDLED if flank else ("charging port",)
+        touched = lid if chance(rng, 0.15 if flank else 0.5) else pick(rng, parts)
+        if touched == lid:
+            return touched, pick(rng, FORCE)
+        return touched, weighted(
+            rng, {"none": 0.25, "crowbar": 0.26, "screwdriver": 0.26, "torch": 0.23}
+        )
+    return "none", ("torch" if chance(rng, 0.3) else "none")
+
+
+def _attributes(rng: Rng) -> dict[str, str]:
+    """What happens, before the lens hides any of it."""
+    event = weighted(rng, EVENTS)
+    actor, place = weighted(rng, ACTORS[event]), pick(rng, ATTRIBUTES["place"])
+    touched, tool = _touch(rng, event, place)
+    if actor not in ON_FOOT:
+        tool = "none"
+    if actor == "dog":
+        touched = "none"
+    main = int(actor in PEOPLE)
+    others = 0 if event == "nobody" else weighted(rng, {0: 0.4, 1: 0.34, 2: 0.26})
+    return {
+        "event": event, "actor": actor, "place": place, "touched": touched, "tool": tool,
+        "face": pick(rng, ("covered", "not covered")) if main else "nobody",
+        "count": str(main + others),
+        "damage": weighted(rng, {"none": 0.34, "scratch": 0.22, "dent": 0.22, "broken window": 0.22}),
+        "light": weighted(rng, {"day": 0.4, "dusk": 0.28, "night": 0.32}),
+        "weather": weighted(rng, {"dry": 0.42, "rain": 0.3, "snow": 0.28}),
+        "lamps": pick(rng, ATTRIBUTES["lamps"]), "advice": ADVICE[event],
+    }  # fmt: skip
+
+
+def _person(rng: Rng, split: Split) -> dict[str, Any]:
+    return {
+        "cloth": pick(rng, pool(split, street.CLOTH, street.CLOTH_HELD_OUT)),
+        "trousers": pick(rng, pool(split, street.TROUSERS, street.TROUSERS_HELD_OUT)),
+        "skin": pick(rng, pool(split, street.SKIN, street.SKIN_HELD_OUT)),
+        "hair": pick(rng, pool(split, HAIR, HAIR_HELD_OUT)),
+        "hat": pick(rng, pool(split, HAT, HAT_HELD_OUT)),
+        "cover": pick(rng, pool(split, COVERS, COVERS_HELD_OUT)),
+        "shoe": pick(rng, ("#1a1a1e", "#e4e0d8", "#5a3a24")),
+        "head": pick(rng, HEADGEAR),
+        "covering": pick(rng, ("mask", "balaclava")),
+        "paint": pick(rng, pool(split, street.PAINT, street.PAINT_HELD_OUT)),
+        "coat": pick(rng, pool(split, COATS, COATS_HELD_OUT)),
+        "collar": pick(rng, pool(split, street.CLOTH, street.CLOTH_HELD_OUT)),
+        "tool": pick(rng, ("#c8281e", "#1f5fc0", "#e8a818")),
+    }
+
+
+def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
+    veil = {"day": ("#fff4dc", 0.08, 0.0), "dusk": ("#ff8a48", 0.1, 0.04),
+            "night": ("#0a1026", 0.08, 0.0)}[truth["light"]]  # fmt: skip
+    noise = {"day": 3.0, "dusk": 4.0, "night": 4.5}[truth["light"]]
+    lens = {"fisheye": pick(rng, BENDS), "dirt": [], "drops": [], "glare": []}
+    return {
+        "skyline": pick(rng, pool(split, street.PLACES, street.PLACES_HELD_OUT)),
+        "ground": pick(rng, pool(split, GROUNDS, GROUNDS_HELD_OUT)),
+        "own": pick(rng, pool(split, street.PAINT, street.PAINT_HELD_OUT)),
+        "people": [_person(rng, split) for _ in range(4)],
+        "focal": uniform(rng, 98, 108),
+        "horizon": uniform(rng, 86, 96),
+        "lamp": uniform(rng, 1.5, 4.5),
+        "side": pick(rng, (-1, 1)),
+        "facing": pick(rng, (-1, 1)),
+        "turned": chance(rng, 0.3),
+        "along": uniform(rng, 0, 1),
+        "across": uniform(rng, 0, 1),
+        "step": uniform(rng, 0, 1),
+        "hands": int(rng.integers(3)),
+        "slots": rng.permutation(5).tolist(),
+        "spot": uniforms(rng, 2, 0, 1),
+        "blocks": uniforms(rng, 24, 0, 1),
+        "drops": uniforms(rng, 80, 0, 256),
+        "hidden": {key: truth[key] for key in ("event", "touched", "tool", "face")},
+        "camera": {**camera(rng, noise=noise, exposure=1.05, veil=veil), **lens},
+    }
+
+
+def _overlap(blob: Box, box: Box) -> float:
+    """The share of `box` under `blob`."""
+    wide = min(blob.right, box.right) - max(blob.left, box.left)
+    high = min(blob.bottom, box.bottom) - max(blob.top, box.top)
+    area = (box.right - box.left) * (box.bottom - box.top)
+    return max(wide, 0.0) * max(high, 0.0) / max(area, 1e-6)
+
+
+def _around(box: Box, margin: float) -> Box:
+    """A box at least 0.1 wide and high that covers another with a margin."""
+    x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
+    rx = max((box.right - box.left) / 2 + margin, 0.05)
+    ry = max((box.bottom - box.top) / 2 + margin, 0.05)
+    return Box(x - rx, y - ry, x + rx, y + ry)
+
+
+def _cover(rng: Rng, lens: dict[str, Any], box: Box) -> Box:
+    """Puts dirt, a drop or glare over all of a box; gives what that covers."""
+    x, y = round((box.left + box.right) / 2, 4), round((box.top + box.bottom) / 2, 4)
+    rx, ry = round((box.right - box.left) * 0.7, 4), round((box.bottom - box.top) * 0.7, 4)
+    kind, r = pick(rng, ("dirt", "dirt", "drops", "glare")), round(max(rx, ry), 4)
+    if kind == "dirt":
+        lens["dirt"].append([x, y, rx, ry, 0.98, pick(rng, MUD)])
+        return Box(x - 1.3 * rx, y - 1.3 * ry, x + 1.3 * rx, y + 1.3 * ry)
+    if kind == "drops":
+        lens["drops"].append([x, y, round(1.15 * r, 4)])
+    else:
+        lens["glare"].append([x, y, round(1.1 * r, 4), 1.0])
+    return Box(x - 1.2 * r, y - 1.2 * r, x + 1.2 * r, y + 1.2 * r)
+
+
+def _spared(blob: Box, found: Mapping[str, Box]) -> bool:
+    """Whether everything that is asked about but not hidden stays in sight."""
+    return all(
+        _overlap(blob, box) < (0.15 if name in ("damage", "tool") else 0.45)
+        for name, box in found.items()
+    )
+
+
+def _hide(rng: Rng, truth: dict[str, str], look: dict[str, Any]) -> dict[str, str]:
+    """What remains known after the lens got dirty; adds the dirt to `look`."""
+    found, lens, told = sentinel_view.boxes(truth, look), look["camera"], dict(truth)
+    hands = chance(rng, HIDDEN_HANDS) and truth["event"] in ("lingering", "tampering")
+    face = chance(rng, HIDDEN_FACE) and truth["event"] in ("passing", "tampering")
+    if truth["actor"] in ON_FOOT:
+        busy, head = sentinel_view.hands_and_head(truth, look)
+        if truth["event"] == "passing" and look["turned"] and truth["tool"] == "none":
+            told["face"] = CANNOT_TELL
+        elif hands:
+            rest = {k: v for k, v in found.items() if k not in ("tool", "actor")}
+            if _spared(_around(busy, 0.06), rest):
+                blob = _cover(rng, lens, _around(busy, 0.03))
+                told |= {"event": CANNOT_TELL, "touched": CANNOT_TELL, "tool": CANNOT_TELL}
+                told["advice"] = ADVICE[CANNOT_TELL]
+                if _overlap(blob, head) > 0.2:
+                    told["face"] = CANNOT_TELL
+        elif face:
+            rest = {k: v for k, v in found.items() if k != "actor"} | {"hands": busy}
+            if _spared(_around(head, 0.05), rest):
+                _cover(rng, lens, _around(head, 0.02))
+                told["face"] = CANNOT_TELL
+    _stray(rng, lens, found, truth["weather"])
+    return told
+
+
+def _stray(rng: Rng, lens: dict[str, Any], found: Mapping[str, Box], weather: str) -> None:
+    """Dirt and drops that hide nothing, so that dirt alone tells nothing."""
+    tries = int(rng.integers(1, 4)) if chance(rng, STRAY_DIRT) else 0
+    for _ in range(tries):
+        x, y, r = uniform(rng, 0.04, 0.96), uniform(rng, 0.04, 0.96), uniform(rng, 0.03, 0.08)
+        blob = Box(x - 1.4 * r, y - 1.4 * r, x + 1.4 * r, y + 1.4 * r)
+        if any(_overlap(blob, box) > 0 for box in found.values()):
+            continue
+        if weather == "rain" or chance(rng, 0.3):
+            lens["drops"].append([x, y, r])
+        else:
+            lens["dirt"].append([x, y, r, round(r * 0.8, 4), 0.95, pick(rng, MUD)])
+
+
+class Sentinel:
+    """What goes on around the parked car, and what the car should do about it."""
+
+    name = "sentinel"
+    title = "AI sentinel"
+    attributes = ATTRIBUTES
+    kinds = KINDS
+    statements = STATEMENTS
+
+    def sample(self, seed: int, split: Split) -> Scene:
+        truth = _attributes(rng_for(self.name, split, seed, "attributes"))
+        look = _params(rng_for(self.name, split, seed, "params"), split, truth)
+        told = _hide(rng_for(self.name, split, seed, "lens"), truth, look)
+        return Scene(self.name, seed, split, told, look)
+
+    def svg(self, scene: Scene) -> str:
+        return sentinel_view.svg(scene.attributes, scene.params)
+
+    def boxes(self, scene: Scene) -> dict[str, Box]:
+        """`actor`, `tool`, `damage` and each `bystander`; no box for a tool that is hidden."""
+        found = sentinel_view.boxes(scene.attributes, scene.params)
+        if scene.attributes["tool"] == CANNOT_TELL:
+            found.pop("tool", None)
+        return found
+
+    def questions(self, scene: Scene) -> list[Question]:
+        truth = scene.attributes
+        rng = rng_for(self.name, scene.split, scene.seed, "questions")
+        thing = weighted(rng, {"actor": 0.5, "damage": 0.36, "tool": 0.14})
+        fields = {key: truth[key] for key in ("event", "actor", "advice")}
+        person = truth["actor"] in PEOPLE
+        answers = {
+            **{kind: truth[kind] for kind in KINDS if kind in ATTRIBUTES},
+            "actor": truth["actor"].replace("none", "nobody"),
+            "touched": truth["touched"].replace("none", "nothing"),
+            "tool": truth["tool"] if person else "nobody there",
+            "face": truth["face"].replace("nobody", "nobody there"),
+            "where": _where(self.boxes(scene), truth, thing),
+            "sentence": sentence(truth),
+            "json": json.dumps(fields),
+        }
+        words = {"actor": "who or what acts near the car", "damage": "the damage to the car",
+                 "tool": "the tool"}  # fmt: skip
+        return [ask(rng, kind, PROMPTS[kind], answers[kind], thing=words[thing]) for kind in KINDS]
+
+    def caption(self, scene: Scene) -> str:
+        return caption(scene.attributes)
+
+
+def _where(found: Mapping[str, Box], truth: Mapping[str, str], thing: str) -> str:
+    if truth.get(thing) == CANNOT_TELL:
+        return CANNOT_TELL
+    return cell(found[thing]) if thing in found else "nowhere"
