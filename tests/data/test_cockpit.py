@@ -25,7 +25,8 @@ from autoneural.data.cockpit import (
     render,
     rows,
 )
-from autoneural.data.cockpit.base import SPLITS, which_picture
+from autoneural.data.cockpit.base import SPLITS, Box, which_picture
+from autoneural.data.cockpit.grid import cell
 from autoneural.data.cockpit.rows import PAIR_KINDS
 from autoneural.errors import UserError
 
@@ -107,7 +108,44 @@ def _expect_boarding(scene: Scene) -> dict[str, str]:
     }
 
 
-EXPECT = {"fatigue": _expect_fatigue, "hmi": _expect_hmi, "boarding": _expect_boarding}
+def _expect_sentinel(scene: Scene) -> dict[str, str]:
+    t = scene.attributes
+    hidden = "cannot tell" in (t["touched"], t["tool"])
+    close = t["actor"] in ("adult", "child") and t["event"] not in ("passing", "nobody")
+    if close and hidden:
+        event, advice = "cannot tell", "record"
+    elif t["touched"] in ("door handle", "wheel", "mirror", "charging port") or (
+        close and t["tool"] in ("crowbar", "screwdriver")
+    ):
+        event, advice = "tampering", "sound the alarm"
+    elif t["touched"] in ("door", "bumper"):
+        event, advice = "impact", "notify the owner"
+    elif t["event"] == "lingering":
+        event, advice = "lingering", "record"
+    else:
+        event, advice = "nobody" if t["actor"] == "none" else "passing", "nothing"
+    person = t["actor"] in ("adult", "child", "cyclist")
+    box = TASKS["sentinel"].boxes(scene)
+    thing = next(w for w in ("damage", "tool", "acts") if w in _prompt(scene, "where"))
+    place = cell(box[thing]) if (thing := thing.replace("acts", "actor")) in box else "nowhere"
+    return {
+        **{key: t[key] for key in ("count", "damage", "place", "light", "weather", "lamps")},
+        "event": event,
+        "advice": advice,
+        "actor": t["actor"].replace("none", "nobody"),
+        "touched": t["touched"].replace("none", "nothing"),
+        "tool": t["tool"] if person else "nobody there",
+        "face": t["face"] if person else "nobody there",
+        "where": "cannot tell" if thing == "tool" and t["tool"] == "cannot tell" else place,
+    }
+
+
+EXPECT = {
+    "fatigue": _expect_fatigue,
+    "hmi": _expect_hmi,
+    "boarding": _expect_boarding,
+    "sentinel": _expect_sentinel,
+}
 
 
 @pytest.mark.parametrize("task", NAMES)
@@ -179,6 +217,8 @@ def test_the_test_split_has_its_own_shades_and_streams(task: str) -> None:
         ("hmi", "layout"),
         ("hmi", "order"),
         ("boarding", "place"),
+        ("sentinel", "skyline"),
+        ("sentinel", "ground"),
     ],
 )
 def test_the_test_split_has_its_own_layouts(task: str, key: str) -> None:
@@ -204,7 +244,7 @@ def test_pixels_agree_between_processes(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
     here = np.stack([render(task.sample(5, "test")) for task in TASKS.values()])
     there = np.load(path)
-    assert here.shape == (3, 256, 256, 3)
+    assert here.shape == (len(TASKS), 256, 256, 3)
     assert here.dtype == np.uint8
     assert np.abs(here.astype(int) - there.astype(int)).max() <= 2
 
@@ -231,6 +271,10 @@ def _flip(task: str, seed: int, **changes: str) -> float:
     return float(np.abs(render(scene).astype(int) - render(other)).max())
 
 
+TELLING = {"sentinel": {"event": "tampering", "face": "covered", "count": "2", "touched": "mirror"}}
+"""Scenes where each attribute that changes has something to change."""
+
+
 @pytest.mark.parametrize(
     ("task", "key"),
     [
@@ -239,19 +283,82 @@ def _flip(task: str, seed: int, **changes: str) -> float:
         *(("hmi", k) for k in ("hundreds", "tens", "ones", "sign", "gear", "charge")),
         *(("hmi", k) for k in ("manoeuvre", "distance", "menu")),
         *(("boarding", k) for k in ("object", "side", "door", "ground", "weather", "light")),
+        *(("sentinel", k) for k in ("actor", "place", "touched", "tool", "face", "count")),
+        *(("sentinel", k) for k in ("damage", "light", "weather", "lamps")),
     ],
 )
 def test_every_asked_attribute_shows_in_the_picture(task: str, key: str) -> None:
     scene = next(
         s
-        for s in _scenes(task, 99)
-        if "none" not in (s.attributes.get("object"), s.attributes.get("eyewear"))
+        for s in _scenes(task, 400 if task == "sentinel" else 99)
+        if s.attributes.items() >= TELLING.get(task, {}).items()
+        and "none" not in (s.attributes.get("object"), s.attributes.get("eyewear"))
         and s.attributes.get("eyes") != "cannot tell"
         and s.attributes.get("manoeuvre") != "none"
     )
     for value in TASKS[task].attributes[key]:
         if value not in (scene.attributes[key], "none", "cannot tell"):
             assert _flip(task, scene.seed, **{key: value}) > 40, value
+
+
+def _plain(scene: Scene) -> np.ndarray:
+    """The picture of a scene by a clean and noiseless camera."""
+    clean = {"noise": 0.0, "blur": 0.0, "veil": None, "dirt": [], "drops": [], "glare": []}
+    camera = {**scene.params["camera"], **clean, "vignette": 0.0}
+    return render(replace(scene, params={**scene.params, "camera": camera})).astype(int)
+
+
+def _changed(a: Scene, b: Scene) -> Box:
+    """Around what differs between two pictures."""
+    rows, columns = np.nonzero(np.abs(_plain(a) - _plain(b)).max(axis=2) > 24)
+    edges = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    return Box(*(float(edge) / 256 for edge in edges))
+
+
+def _far(a: Box, b: Box) -> float:
+    return max(abs(getattr(a, e) - getattr(b, e)) for e in ("left", "top", "right", "bottom"))
+
+
+OTHER = dict.fromkeys(("cloth", "trousers", "skin", "hair", "hat", "cover", "shoe", "coat"))
+
+
+def test_sentinel_boxes_agree_with_the_drawing() -> None:
+    """Painting the actor, the tool or the damage otherwise changes their boxes, no more."""
+    compared: Counter[str] = Counter()
+    for scene in _scenes("sentinel", 60) + _scenes("sentinel", 30, "test"):
+        found, people = TASKS["sentinel"].boxes(scene), scene.params["people"]
+        others = {
+            "damage": replace(scene, attributes={**scene.attributes, "damage": "none"}),
+            "tool": _repainted(scene, {"tool": "#ff00ff"}),
+            "actor": _repainted(scene, {k: "#ff00ff" for k in OTHER if people[0].get(k)}),
+        }
+        if scene.attributes["tool"] in ("none", "torch", "screwdriver"):  # not painted all over
+            del others["tool"]
+        if scene.attributes["actor"] not in ("adult", "child"):
+            del others["actor"]
+        for name, other in others.items():
+            if name in found:
+                assert _far(_changed(scene, other), found[name]) < 0.05, (scene.seed, name)
+                compared[name] += 1
+    assert compared["actor"] > 20
+    assert compared["damage"] > 20
+    assert compared["tool"] > 3
+
+
+def _repainted(scene: Scene, colors: dict[str, str]) -> Scene:
+    first, *rest = scene.params["people"]
+    return replace(scene, params={**scene.params, "people": [{**first, **colors}, *rest]})
+
+
+def test_sentinel_hides_what_it_says_it_hides() -> None:
+    """Under the dirt things go on, and no answer or box tells them."""
+    scenes = [s for s in _scenes("sentinel", 300) if s.attributes["tool"] == "cannot tell"]
+    assert 12 < len(scenes) < 45
+    for scene in scenes[:12]:
+        hidden = {**scene.params["hidden"]}
+        assert "cannot tell" not in hidden.values()
+        assert scene.attributes["advice"] == "record"
+        assert "tool" not in TASKS["sentinel"].boxes(scene)
 
 
 def test_what_the_drawing_is_told_is_the_truth() -> None:
@@ -387,7 +494,7 @@ def test_eval_rows_ask_once_per_picture_round_robin() -> None:
 
 def test_eval_pairs_ask_what_only_one_picture_answers() -> None:
     seen = Counter()
-    for row, (a, b) in eval_pairs(60):
+    for row, (a, b) in eval_pairs(20 * len(TASKS)):
         kind, task = row["kinds"][0], TASKS[a.task]
         seen[kind, a.task] += 1
         content, (answer,) = (message["content"] for message in row["messages"])

@@ -32,9 +32,11 @@ FREE_HANDS_FRONT = (
     ((-0.08, 1.28), (0.08, 1.28)),
     ((-0.24, 0.98), (0.24, 0.98)),
 )
+CONTACT = 0.16
+"""How far from the middle of nose or tail a trolley or bicycle hits."""
 SLOTS = {
-    True: ((2.5, 4.4), (3.3, 4.9), (1.75, 4.9), (3.9, 4.2), (2.9, 6.2)),
-    False: ((-2.0, 4.2), (1.9, 4.2), (-1.1, 4.7), (1.0, 4.8), (0.0, 5.4)),
+    True: ((2.1, 4.9), (3.0, 5.0), (1.2, 5.2), (3.7, 4.6), (2.5, 5.6)),
+    False: ((-2.6, 4.7), (2.4, 4.6), (-1.4, 5.0), (1.2, 5.0), (0.0, 5.3)),
 }
 """Where bystanders walk, (X, Z); for a flank and for the ends."""
 
@@ -116,7 +118,10 @@ def _at_spot(act: Act, look: Mapping[str, Any], view: View) -> tuple[Pose, Stand
 def _pointing(kind: str, tip: tuple[float, float], stand: Stand) -> Held:
     tilt = TILT[kind]
     return Held(
-        kind=kind, tip=tip, along=(stand.facing * cos(tilt), -sin(tilt)), unit=stand.scale**0.5 * 7.2
+        kind=kind,
+        tip=tip,
+        along=(stand.facing * cos(tilt), -sin(tilt)),
+        unit=stand.scale**0.5 * 7.2,
     )
 
 
@@ -147,10 +152,10 @@ def _walking(act: Act, look: Mapping[str, Any], view: View) -> tuple[Pose, Stand
 def _path(act: Act, look: Mapping[str, Any]) -> tuple[float, float]:
     """Where what passes is: out of reach of the car."""
     t, s = look["along"], look["across"]
-    near, far = {"cyclist": (2.6, 3.2), "car": (5.6, 7.0)}.get(act.actor, (2.3, 3.0))
+    near, far = {"cyclist": (2.6, 3.2), "car": (3.6, 4.2)}.get(act.actor, (2.3, 3.0))
     z = near + (far - near) * s
     if act.flank:
-        return {"cyclist": 1.9, "car": 2.6}.get(act.actor, 1.5) + 0.7 * t, z
+        return {"cyclist": 1.9, "car": 2.9}.get(act.actor, 1.5) + 0.7 * t, z
     return (2.0 * t - 1.0) * (0.75 if act.actor == "cyclist" else 1.0), z + 0.4
 
 
@@ -161,15 +166,14 @@ def _visitor(act: Act, look: Mapping[str, Any], view: View) -> tuple[str, Stand,
     if act.event == "passing":
         return act.actor, view.stand(*_path(act, look), look["facing"]), False
     if act.event != "impact":
-        x = 0.85 if act.flank else side * 1.35
-        z = 1.5 + 0.4 * look["along"] if act.flank else EDGE[act.place] + 0.15
-        return act.actor, view.stand(x, z, -side), True
+        z = 1.5 + 0.4 * look["along"] if act.flank else EDGE[act.place] + 0.5
+        return act.actor, view.stand(side * 0.85, z, -side), True
     if act.flank:
         return act.actor, view.stand(0.02 + before, 2.05, -1), True
     if act.actor == "car":
         return "car front", view.stand(0.1 * side, EDGE[act.place] + 0.3, 1), True
-    x, z = (0.74, -0.3) if act.actor != "cyclist" else (0.45, 0.15)
-    return act.actor, view.stand(side * (x + before), EDGE[act.place] + z, -side), True
+    x = side * (CONTACT + before)
+    return act.actor, view.stand(x, EDGE[act.place] + 0.14, -side), True
 
 
 def _others(act: Act, look: Mapping[str, Any], view: View, taken: list[float]) -> list[Figure]:
@@ -227,7 +231,8 @@ def _in_hand(kind: str, pose: Pose, stand: Stand) -> tuple[Pose, Held]:
 def _middles(main: Figure | None, visitor: tuple[str, Stand, bool] | None) -> list[float]:
     """Columns of the drawing that the main actor takes up."""
     if main:
-        return [main.points["hip"][0], main.points["head"][0]]
+        spots = [x for x, _, _ in main.outline()]
+        return [min(spots), (min(spots) + max(spots)) / 2, max(spots)]
     if visitor:
         kind, stand, _ = visitor
         left, _, right, _ = visitors.outline(kind, stand)

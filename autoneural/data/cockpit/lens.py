@@ -20,9 +20,9 @@ from PIL import Image
 
 from autoneural.data.cockpit.base import Box
 
-CELLS = 32
+CELLS = 16
 """The fisheye is exact at the corners of CELLS x CELLS tiles and bilinear within."""
-OVERSAMPLE = 1.25
+OVERSAMPLE = 1.125
 """A fisheye enlarges the centre: the drawing is rendered this much larger to stay sharp."""
 MINIFY = 3
 """How much smaller than life a raindrop shows what is around it."""

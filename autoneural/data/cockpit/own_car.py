@@ -10,9 +10,8 @@ from collections.abc import Callable
 from math import cos, pi, sin
 from typing import Any
 
-from autoneural.data.cockpit.base import Box
 from autoneural.data.cockpit.parking import View, dim
-from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, mix
+from autoneural.data.cockpit.svg import Canvas, dark, light
 
 Spot = tuple[float, float, float]
 Panel = Callable[[float, float], tuple[float, float]]
@@ -65,7 +64,7 @@ def _band(view: View, low: float, high: float, x: float = 0.0) -> str:
 
 def _flank_body(c: Canvas, view: View, paint: str, time: str) -> None:
     shadow = [(-0.3, 0, 0.2), (0.28, 0, 0.2), (0.22, 0, 4.7), (-0.3, 0, 4.7)]
-    c.path(view.path(shadow), "#000000", opacity=0.45)
+    c.path(view.path(shadow), "#000000", fill_opacity=0.45)
     outline = [(0, SILL, 0.2), (0, SILL, 4.5), (0, 0.55, 4.62), (0, 0.98, 4.5), (0, BELT, 1.05),
                (0, 0.9, 0.2)]  # fmt: skip
     c.path(view.path(outline), paint, stroke=dark(paint, 0.6), stroke_width=1)
@@ -75,13 +74,19 @@ def _flank_body(c: Canvas, view: View, paint: str, time: str) -> None:
         (0.72, 0.8, light(paint, 0.32)),
         (0.8, 0.88, light(paint, 0.14)),
     ):
-        c.path(_band(view, low, high), color, opacity=0.8)
-    roof = [(0, BELT, 0.98), (-0.2, 1.42, 1.62), (-0.24, 1.46, 2.4), (-0.2, 1.4, 3.5), (0, 0.98, 4.4)]
+        c.path(_band(view, low, high), color, fill_opacity=0.8)
+    roof = [
+        (0, BELT, 0.98),
+        (-0.2, 1.42, 1.62),
+        (-0.24, 1.46, 2.4),
+        (-0.2, 1.4, 3.5),
+        (0, 0.98, 4.4),
+    ]
     c.path(view.path(roof), dark(paint, 0.15), stroke=dark(paint, 0.6), stroke_width=1)
     for pane in PANES:
         c.path(view.path(pane), dim("#1c2730", time), stroke=dark(paint, 0.7), stroke_width=0.8)
     shine = [(-0.03, 1.02, 1.35), (-0.16, 1.34, 1.75), (-0.16, 1.34, 1.9), (-0.03, 1.02, 1.55)]
-    c.path(view.path(shine), dim("#a8c4d8", time), opacity=0.45)
+    c.path(view.path(shine), dim("#a8c4d8", time), fill_opacity=0.45)
     seams = " ".join(
         view.path([(0, SILL + 0.06, z), (0, BELT, z)], close=False) for z in (1.34, 2.3, 3.25)
     )
@@ -97,7 +102,7 @@ PANES = (
 def _handle(c: Canvas, view: View, z: float, time: str) -> None:
     pocket = [(0.01, 0.85, z - 0.16), (0.01, 0.85, z + 0.12), (0.01, 0.95, z + 0.12),
               (0.01, 0.95, z - 0.16)]  # fmt: skip
-    c.path(view.path(pocket), "#0c0d10", opacity=0.7)
+    c.path(view.path(pocket), "#0c0d10", fill_opacity=0.7)
     c.line(view.path([(0.03, 0.91, z - 0.15), (0.03, 0.91, z + 0.11)], close=False),
            dim("#e6eaee", time), view.scale(0, z) * 0.05)  # fmt: skip
 
@@ -116,8 +121,8 @@ def _port(c: Canvas, spot: tuple[float, float], unit: float, paint: str, flip: i
 
 def _blinker(c: Canvas, x: float, y: float, r: float, on: bool) -> None:
     if on:
-        c.circle(x, y, 4.2 * r, "#ffae2a", opacity=0.22)
-        c.circle(x, y, 2.4 * r, "#ffb638", opacity=0.45)
+        c.circle(x, y, 4.2 * r, "#ffae2a", fill_opacity=0.22)
+        c.circle(x, y, 2.4 * r, "#ffb638", fill_opacity=0.45)
     c.ellipse(x, y, 1.5 * r, r, "#ffd25a" if on else "#6a5030", stroke="#2a2018", stroke_width=0.6)
 
 
@@ -163,7 +168,8 @@ def _wings(place: str) -> list[Spot]:
 
 def rim(place: str) -> list[Spot]:
     """The points of nose or tail that may stand out against what lies behind."""
-    return [*_wings(place), *_deck(place)]
+    lip = [(-0.68, 0.96, 1.14), (0, 1.01, 1.26), (0.68, 0.96, 1.14)] if place == "rear" else []
+    return [*_wings(place), *_deck(place), *lip]
 
 
 def end(c: Canvas, view: View, truth: dict[str, str], look: dict[str, Any]) -> None:
@@ -172,8 +178,9 @@ def end(c: Canvas, view: View, truth: dict[str, str], look: dict[str, Any]) -> N
     paint, far = dim(look["own"], time), EDGE[place]
     deck = _deck(place)
     c.path(view.path(_wings(place)), dark(paint, 0.35), stroke=dark(paint, 0.7), stroke_width=1)
-    fill = c.linear(((0, light(paint, 0.35)), (0.35, paint), (1, dark(paint, 0.2))))
-    c.path(view.path(deck), fill, stroke=dark(paint, 0.6), stroke_width=1.4)
+    c.path(view.path(deck), dark(paint, 0.12), stroke=dark(paint, 0.6), stroke_width=1.4)
+    for wide, color in ((0.94, paint), (0.72, light(paint, 0.1)), (0.44, light(paint, 0.2))):
+        c.path(view.path([(x * wide, y, z) for x, y, z in deck]), color)
     for sign in (-1, 1):
         crease = [(sign * 0.42, deck[0][1], 0.5), (sign * 0.34, deck[3][1] + 0.02, far - 0.1)]
         c.line(view.path(crease, close=False), dark(paint, 0.3), 1.2)
@@ -183,18 +190,24 @@ def end(c: Canvas, view: View, truth: dict[str, str], look: dict[str, Any]) -> N
     x, y, z = SPOTS[place]["charging port"]
     _port(c, view.at(x, y, z - 0.06), view.scale(x, z) * 0.7, paint, -1)
     if place == "rear":
-        lip = [(-0.66, 1.0, far - 0.1), (0, 1.03, far), (0.66, 1.0, far - 0.1)]
-        c.line(view.path(lip, close=False), dark(paint, 0.45), 3.5)
+        lip = [(-0.68, 0.96, far - 0.12), (-0.4, 1.0, far - 0.02), (0, 1.01, far),
+               (0.4, 1.0, far - 0.02), (0.68, 0.96, far - 0.12)]  # fmt: skip
+        foot = [(x, 0.92, z - 0.08) for x, _, z in lip[::-1]]
+        c.path(view.path([*lip, *foot]), dark(paint, 0.4), stroke=dark(paint, 0.65), stroke_width=1)
+        c.line(view.path(lip, close=False), light(paint, 0.4), 1)
     _pane(c, view, place, paint, time)
 
 
 def _corner_lamp(c: Canvas, view: View, place: str, sign: int, time: str, on: bool) -> None:
     """Clear headlamps at the nose, red lamps at the tail; the blinker sits outside."""
     far = EDGE[place]
-    lens = [(sign * 0.5, 0.8, far - 0.08), (sign * 0.74, 0.82, far - 0.24),
-            (sign * 0.78, 0.74, far - 0.24), (sign * 0.52, 0.72, far - 0.06)]  # fmt: skip
-    color = "#d8e4ee" if place == "front" else "#c81e1e"
+    inner, lift = (0.46, 0.0) if place == "front" else (0.3, 0.06)
+    lens = [(sign * inner, 0.81 + lift, far - 0.08), (sign * 0.74, 0.84 + lift, far - 0.27),
+            (sign * 0.79, 0.72, far - 0.27), (sign * (inner + 0.03), 0.7, far - 0.05)]  # fmt: skip
+    color = "#d8e4ee" if place == "front" else "#d81c1c"
     c.path(view.path(lens), dim(color, time), stroke="#20242a", stroke_width=0.8)
+    streak = [(sign * (inner + 0.08), 0.77 + lift, far - 0.09), (sign * 0.72, 0.79, far - 0.26)]
+    c.line(view.path(streak, close=False), light(color, 0.6), 1.2)
     u, v = view.at(sign * 0.8, 0.79, far - 0.3)
     _blinker(c, u, v, 3.0, on)
 
@@ -205,8 +218,13 @@ def _pane(c: Canvas, view: View, place: str, paint: str, time: str) -> None:
     glass = [(-0.9, 1.3, 0.05), (-0.74, base, 0.5), (0, base - 0.01, 0.56), (0.74, base, 0.5),
              (0.9, 1.3, 0.05)]  # fmt: skip
     c.path(view.path(glass), dim("#1a242e", time), stroke=dark(paint, 0.7), stroke_width=2)
-    gleam = [(-0.5, base + 0.02, 0.46), (-0.2, base + 0.02, 0.48), (-0.24, 1.2, 0.2), (-0.5, 1.2, 0.2)]
-    c.path(view.path(gleam), dim("#8fb0c8", time), opacity=0.35)
+    gleam = [
+        (-0.5, base + 0.02, 0.46),
+        (-0.2, base + 0.02, 0.48),
+        (-0.24, 1.2, 0.2),
+        (-0.5, 1.2, 0.2),
+    ]
+    c.path(view.path(gleam), dim("#8fb0c8", time), fill_opacity=0.35)
     wiper = [(-0.1, base, 0.5), (0.5, base + 0.04, 0.42)]
     c.line(view.path(wiper, close=False), "#08090b", 3)
     if place == "front":
@@ -219,18 +237,21 @@ def panel(view: View, place: str, kind: str, at: tuple[float, float]) -> Panel:
     a, b = at
     if place in ("left", "right"):
         if kind == "broken window":
-            return lambda x, y: view.at(-0.06, 1.16 + y * 0.8, 1.62 + x * 1.3)
+            return lambda x, y: view.at(-0.06, 1.16 + y * 0.8, 1.58 + 0.2 * a + x * 1.3)
         return lambda x, y: view.at(0.01, 0.46 + 0.2 * b + y, 1.52 + 0.35 * a + x * 1.25)
     base = 0.98 if place == "front" else 1.02
-    if kind == "broken window":
-        return lambda x, y: view.at(-0.3 + 0.6 * a + x * 0.9, base + 0.08 - 0.5 * y, 0.4 + 0.6 * y)
+    if kind == "broken window":  # a pane seen this steeply would flatten its cracks to nothing
+        u, v = view.at(-0.26 + 0.52 * a, base + 0.1, 0.38)
+        return lambda x, y: (u + 92 * x, v + 5 - 62 * y)
     high = 0.88 if place == "front" else 0.96
     far = EDGE[place]
-    return lambda x, y: view.at(-0.45 + 0.9 * a + x * 0.9, high, (0.52 + far) / 2 + 0.08 * b + y)
+    return lambda x, y: view.at(-0.45 + 0.9 * a + x * 0.9, high, (0.42 + far) / 2 + 0.08 * b + y)
 
 
 SCRATCH = ((-0.3, -0.1), (-0.14, 0.02), (-0.02, -0.04), (0.12, 0.08), (0.3, 0.04))
 CRACKS = 9
+SPLINTERS = ((-0.5, 0.02), (-0.3, -0.1), (-0.22, 0.12), (-0.05, 0.0), (0.1, 0.14), (0.16, -0.08),
+             (0.36, 0.06), (0.48, -0.06), (-0.4, 0.16))  # fmt: skip
 
 
 def _polyline(on: Panel, points: list[tuple[float, float]], close: str = "") -> str:
@@ -261,22 +282,20 @@ def damage(c: Canvas, on: Panel, kind: str, paint: str) -> None:
         turns = [2 * pi * i / CRACKS + 0.2 for i in range(CRACKS)]
         cracks = [[(0.08 * cos(t), 0.08 * sin(t)), (0.3 * cos(t + 0.1), 0.26 * sin(t + 0.1))]
                   for t in turns]  # fmt: skip
-        c.path(_polyline(on, _ring(0.2, 0.8), " Z"), "#c8dcea", opacity=0.45)
+        c.path(_polyline(on, _ring(0.2, 0.8), " Z"), "#c8dcea", fill_opacity=0.45)
         c.line(" ".join(_polyline(on, line) for line in cracks), "#f4faff", 1.3)
         c.line(_polyline(on, _ring(0.19, 0.8, 0.12), " Z"), "#dcecf6", 1.0)
         c.path(_polyline(on, _ring(0.12, 0.8, 0.35), " Z"), "#040506")
 
 
-def damage_box(on: Panel, kind: str) -> Box:
-    """Bounds in the drawing, as fractions of the side, not cut at its edges."""
+def damage_points(on: Panel, kind: str) -> list[tuple[float, float]]:
+    """The rim of damage in the drawing."""
     points = {
         "scratch": [(x, y + k) for x, y in SCRATCH for k in (-0.08, 0.055)],
         "dent": _ring(0.25, 0.72),
         "broken window": _ring(0.3, 0.86),
     }[kind]
-    spots = [on(x, y) for x, y in points]
-    us, vs = [u / SIDE for u, _ in spots], [v / SIDE for _, v in spots]
-    return Box(min(us), min(vs), max(us), max(vs))
+    return [on(x, y) for x, y in points]
 
 
 def impact(c: Canvas, spot: tuple[float, float], ground: tuple[float, float], unit: float) -> None:
@@ -284,14 +303,15 @@ def impact(c: Canvas, spot: tuple[float, float], ground: tuple[float, float], un
     x, y = spot
     rays = " ".join(
         f"M{x + 0.08 * unit * cos(t):.1f} {y + 0.08 * unit * sin(t):.1f} "
-        f"L{x + (0.22 + 0.1 * (i % 2)) * unit * cos(t):.1f} {y + (0.22 + 0.1 * (i % 2)) * unit * sin(t):.1f}"
+        f"L{x + (0.2 + 0.12 * (i % 2)) * unit * cos(t):.1f} "
+        f"{y + (0.2 + 0.12 * (i % 2)) * unit * sin(t):.1f}"
         for i, t in enumerate(2 * pi * i / 10 for i in range(10))
     )
-    c.line(rays, "#fff4d0", 1.6)
-    c.circle(x, y, 0.1 * unit, mix("#202024", "#ffffff", 0.1))
+    c.line(rays, "#a03a10", 2.6)
+    c.line(rays, "#ffd23c", 1.7)
     gx, gy = ground
-    for i in range(9):
-        dx, dy = (i * 37 % 19 - 9) / 9 * 0.5 * unit, (i * 23 % 11 - 5) / 5 * 0.14 * unit
+    for i, (dx, dy) in enumerate(SPLINTERS):
         color = ("#f2f4f6", "#d83a2c", "#f0a030")[i % 3]
-        s = 0.045 * unit
-        c.path(f"M{gx + dx:.1f} {gy + dy:.1f} l{1.5 * s:.1f} {-s:.1f} l{s:.1f} {1.6 * s:.1f} Z", color)
+        s = (0.03 + 0.02 * (i % 2)) * unit
+        x, y = gx + dx * unit, gy + dy * unit
+        c.path(f"M{x:.1f} {y:.1f} l{1.8 * s:.1f} {-s:.1f} l{0.6 * s:.1f} {1.7 * s:.1f} Z", color)

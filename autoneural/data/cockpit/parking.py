@@ -8,7 +8,7 @@ fisheye comes after (`lens`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import cos, sin
 from typing import Any
@@ -21,7 +21,7 @@ GROUNDS = ("bays", "slabs", "asphalt")
 GROUNDS_HELD_OUT = ("cobbles", "lawn")
 GROUND = {"bays": "#74777c", "slabs": "#a49c90", "asphalt": "#66696e", "cobbles": "#8c8078",
           "lawn": "#7d8a5c"}  # fmt: skip
-DIM = {"day": ("#ffffff", 0.0), "dusk": ("#38284a", 0.36), "night": ("#0a1022", 0.56)}
+DIM = {"day": ("#ffffff", 0.0), "dusk": ("#38284a", 0.36), "night": ("#0c1428", 0.48)}
 NEAR = 0.12
 
 
@@ -67,7 +67,7 @@ class View:
         return "M" + " L".join(f"{u:.1f} {v:.1f}" for u, v in spots) + (" Z" if close else "")
 
 
-def view_of(place: str, look: dict[str, Any]) -> View:
+def view_of(place: str, look: Mapping[str, Any]) -> View:
     """The camera on that side of the car: `front`, `rear`, `left` or `right`."""
     flank = place in ("left", "right")
     return View(
@@ -114,9 +114,10 @@ def world(c: Canvas, view: View, truth: dict[str, str], look: dict[str, Any]) ->
     street.sky(c, truth, horizon)
     street.PLACE[look["skyline"]](c, truth, look, horizon)
     base = _ground_color(truth, look)
-    for band in range(6):
-        y = horizon + (SIDE - horizon) * (band / 6) ** 2
-        c.rect(0, y, SIDE, SIDE, mix(light(base, 0.12), dark(base, 0.12), band / 5))
+    edges = [horizon + (SIDE - horizon) * (band / 5) ** 2 for band in range(6)]
+    for band, (y, end) in enumerate(zip(edges, edges[1:], strict=False)):
+        shade = mix(light(base, 0.12), dark(base, 0.12), band / 4)
+        c.rect(0, y, SIDE, end - y + 0.5, shade)
     path, tint, width = _marks(view, look["ground"])
     faint = 0.8 if look["ground"] in ("bays", "asphalt") else 0.35
     faint *= 0.45 if truth["weather"] == "snow" else 1.0
@@ -126,7 +127,7 @@ def world(c: Canvas, view: View, truth: dict[str, str], look: dict[str, Any]) ->
         u, v = view.at(x, 0, z)
         r = view.scale(x, z) * 0.22
         tone = light(base, 0.25) if truth["weather"] == "rain" else dark(base, 0.2)
-        c.ellipse(u, v, r * 1.8, r * 0.5, tone, opacity=0.4)
+        c.ellipse(u, v, r * 1.8, r * 0.5, tone, fill_opacity=0.4)
     _street_lamp(c, view, truth, look)
 
 
@@ -139,6 +140,19 @@ def _street_lamp(c: Canvas, view: View, truth: dict[str, str], look: dict[str, A
     if truth["light"] == "day":
         return
     lamp = "#ffe2a0"
-    c.ellipse(u, v + 2, 2.4 * unit, 0.6 * unit, lamp, opacity=0.22)
-    c.circle(u + 0.5 * unit, v - 3.55 * unit, 0.7 * unit, lamp, opacity=0.25)
+    c.ellipse(u, v + 2, 2.4 * unit, 0.6 * unit, lamp, fill_opacity=0.22)
+    c.circle(u + 0.5 * unit, v - 3.55 * unit, 0.7 * unit, lamp, fill_opacity=0.25)
     c.circle(u + 0.5 * unit, v - 3.55 * unit, 0.22 * unit, "#fff6d8")
+
+
+def fall(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
+    """Rain or snow in the air."""
+    drops = look["drops"]
+    pairs = list(zip(drops[::2], drops[1::2], strict=True))
+    if truth["weather"] == "rain":
+        rain = " ".join(f"M{x} {y} l-4 16" for x, y in pairs)
+        c.line(rain, "#dce8f4", 1.4, stroke_opacity=0.55)
+    elif truth["weather"] == "snow":
+        for flakes, size in ((pairs[:26], 3.6), (pairs[26:], 5.6)):
+            snow = " ".join(f"M{x} {y} h0.1" for x, y in flakes)
+            c.line(snow, "#ffffff", size, stroke_opacity=0.9)

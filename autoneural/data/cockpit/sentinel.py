@@ -27,7 +27,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from autoneural.data.cockpit import sentinel_view, street
+from autoneural.data.cockpit import sentinel_lens, sentinel_view, street
 from autoneural.data.cockpit.base import (
     CANNOT_TELL,
     Box,
@@ -46,9 +46,9 @@ from autoneural.data.cockpit.base import (
     weighted,
 )
 from autoneural.data.cockpit.cast import ON_FOOT, PEOPLE
-from autoneural.data.cockpit.figures import HEADGEAR
 from autoneural.data.cockpit.grid import cell
 from autoneural.data.cockpit.hair import HAIR, HAIR_HELD_OUT, HAT, HAT_HELD_OUT
+from autoneural.data.cockpit.heads import HEADGEAR
 from autoneural.data.cockpit.parking import GROUNDS, GROUNDS_HELD_OUT
 from autoneural.data.cockpit.sentinel_words import KINDS, PROMPTS, STATEMENTS, caption, sentence
 
@@ -76,17 +76,16 @@ ACTORS: dict[str, dict[str, float]] = {
     "tampering": {"adult": 72, "child": 28},
     "impact": {"car": 36, "shopping trolley": 34, "cyclist": 30},
 }  # fmt: skip
+DAMAGE = {"none": 0.28, "scratch": 0.24, "dent": 0.24, "broken window": 0.24}
 MEDDLED = ("door handle", "wheel", "mirror", "charging port")
 FORCE = ("crowbar", "screwdriver")
 ADVICE = {"nobody": "nothing", "passing": "nothing", "lingering": "record",
           "tampering": "sound the alarm", "impact": "notify the owner",
           CANNOT_TELL: "record"}  # fmt: skip
-HIDDEN_HANDS, HIDDEN_FACE, STRAY_DIRT = 0.24, 0.12, 0.4
 BENDS = (0.16, 0.2, 0.24)
 """Few distinct distortions, because each one's mesh is cached."""
 COVERS, COVERS_HELD_OUT = ("#23252a", "#8fb8d8", "#7a2630"), ("#2f3f34", "#d8d4c8")
 COATS, COATS_HELD_OUT = ("#8a5a30", "#2c2622", "#d8c8a8"), ("#a87848", "#5c5450")
-MUD = ("#5c4a36", "#6e675c", "#463a2c")
 
 
 def event_of(touched: str, tool: str) -> str:
@@ -119,7 +118,13 @@ def _touch(rng: Rng, event: str, place: str) -> tuple[str, str]:
 def _attributes(rng: Rng) -> dict[str, str]:
     """What happens, before the lens hides any of it."""
     event = weighted(rng, EVENTS)
-    actor, place = weighted(rng, ACTORS[event]), pick(rng, ATTRIBUTES["place"])
+    actor = weighted(rng, ACTORS[event])
+    flank = 0.31 if event == "tampering" else 0.25  # there is more to tamper with on a flank
+    place = weighted(
+        rng, {"left": flank, "right": flank, "front": 0.5 - flank, "rear": 0.5 - flank}
+    )
+    if event == "lingering" and actor == "dog":  # nose and tail would hide it
+        place = pick(rng, ("left", "right"))
     touched, tool = _touch(rng, event, place)
     if actor not in ON_FOOT:
         tool = "none"
@@ -131,7 +136,7 @@ def _attributes(rng: Rng) -> dict[str, str]:
         "event": event, "actor": actor, "place": place, "touched": touched, "tool": tool,
         "face": pick(rng, ("covered", "not covered")) if main else "nobody",
         "count": str(main + others),
-        "damage": weighted(rng, {"none": 0.34, "scratch": 0.22, "dent": 0.22, "broken window": 0.22}),
+        "damage": weighted(rng, DAMAGE),
         "light": weighted(rng, {"day": 0.4, "dusk": 0.28, "night": 0.32}),
         "weather": weighted(rng, {"dry": 0.42, "rain": 0.3, "snow": 0.28}),
         "lamps": pick(rng, ATTRIBUTES["lamps"]), "advice": ADVICE[event],
@@ -185,85 +190,6 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _overlap(blob: Box, box: Box) -> float:
-    """The share of `box` under `blob`."""
-    wide = min(blob.right, box.right) - max(blob.left, box.left)
-    high = min(blob.bottom, box.bottom) - max(blob.top, box.top)
-    area = (box.right - box.left) * (box.bottom - box.top)
-    return max(wide, 0.0) * max(high, 0.0) / max(area, 1e-6)
-
-
-def _around(box: Box, margin: float) -> Box:
-    """A box at least 0.1 wide and high that covers another with a margin."""
-    x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
-    rx = max((box.right - box.left) / 2 + margin, 0.05)
-    ry = max((box.bottom - box.top) / 2 + margin, 0.05)
-    return Box(x - rx, y - ry, x + rx, y + ry)
-
-
-def _cover(rng: Rng, lens: dict[str, Any], box: Box) -> Box:
-    """Puts dirt, a drop or glare over all of a box; gives what that covers."""
-    x, y = round((box.left + box.right) / 2, 4), round((box.top + box.bottom) / 2, 4)
-    rx, ry = round((box.right - box.left) * 0.7, 4), round((box.bottom - box.top) * 0.7, 4)
-    kind, r = pick(rng, ("dirt", "dirt", "drops", "glare")), round(max(rx, ry), 4)
-    if kind == "dirt":
-        lens["dirt"].append([x, y, rx, ry, 0.98, pick(rng, MUD)])
-        return Box(x - 1.3 * rx, y - 1.3 * ry, x + 1.3 * rx, y + 1.3 * ry)
-    if kind == "drops":
-        lens["drops"].append([x, y, round(1.15 * r, 4)])
-    else:
-        lens["glare"].append([x, y, round(1.1 * r, 4), 1.0])
-    return Box(x - 1.2 * r, y - 1.2 * r, x + 1.2 * r, y + 1.2 * r)
-
-
-def _spared(blob: Box, found: Mapping[str, Box]) -> bool:
-    """Whether everything that is asked about but not hidden stays in sight."""
-    return all(
-        _overlap(blob, box) < (0.15 if name in ("damage", "tool") else 0.45)
-        for name, box in found.items()
-    )
-
-
-def _hide(rng: Rng, truth: dict[str, str], look: dict[str, Any]) -> dict[str, str]:
-    """What remains known after the lens got dirty; adds the dirt to `look`."""
-    found, lens, told = sentinel_view.boxes(truth, look), look["camera"], dict(truth)
-    hands = chance(rng, HIDDEN_HANDS) and truth["event"] in ("lingering", "tampering")
-    face = chance(rng, HIDDEN_FACE) and truth["event"] in ("passing", "tampering")
-    if truth["actor"] in ON_FOOT:
-        busy, head = sentinel_view.hands_and_head(truth, look)
-        if truth["event"] == "passing" and look["turned"] and truth["tool"] == "none":
-            told["face"] = CANNOT_TELL
-        elif hands:
-            rest = {k: v for k, v in found.items() if k not in ("tool", "actor")}
-            if _spared(_around(busy, 0.06), rest):
-                blob = _cover(rng, lens, _around(busy, 0.03))
-                told |= {"event": CANNOT_TELL, "touched": CANNOT_TELL, "tool": CANNOT_TELL}
-                told["advice"] = ADVICE[CANNOT_TELL]
-                if _overlap(blob, head) > 0.2:
-                    told["face"] = CANNOT_TELL
-        elif face:
-            rest = {k: v for k, v in found.items() if k != "actor"} | {"hands": busy}
-            if _spared(_around(head, 0.05), rest):
-                _cover(rng, lens, _around(head, 0.02))
-                told["face"] = CANNOT_TELL
-    _stray(rng, lens, found, truth["weather"])
-    return told
-
-
-def _stray(rng: Rng, lens: dict[str, Any], found: Mapping[str, Box], weather: str) -> None:
-    """Dirt and drops that hide nothing, so that dirt alone tells nothing."""
-    tries = int(rng.integers(1, 4)) if chance(rng, STRAY_DIRT) else 0
-    for _ in range(tries):
-        x, y, r = uniform(rng, 0.04, 0.96), uniform(rng, 0.04, 0.96), uniform(rng, 0.03, 0.08)
-        blob = Box(x - 1.4 * r, y - 1.4 * r, x + 1.4 * r, y + 1.4 * r)
-        if any(_overlap(blob, box) > 0 for box in found.values()):
-            continue
-        if weather == "rain" or chance(rng, 0.3):
-            lens["drops"].append([x, y, r])
-        else:
-            lens["dirt"].append([x, y, r, round(r * 0.8, 4), 0.95, pick(rng, MUD)])
-
-
 class Sentinel:
     """What goes on around the parked car, and what the car should do about it."""
 
@@ -276,7 +202,10 @@ class Sentinel:
     def sample(self, seed: int, split: Split) -> Scene:
         truth = _attributes(rng_for(self.name, split, seed, "attributes"))
         look = _params(rng_for(self.name, split, seed, "params"), split, truth)
-        told = _hide(rng_for(self.name, split, seed, "lens"), truth, look)
+        truth = sentinel_lens.in_sight(truth, look)
+        hidden = sentinel_lens.soil(rng_for(self.name, split, seed, "lens"), truth, look)
+        told = truth | dict.fromkeys(hidden, CANNOT_TELL)
+        told["advice"] = ADVICE[told["event"]]
         return Scene(self.name, seed, split, told, look)
 
     def svg(self, scene: Scene) -> str:

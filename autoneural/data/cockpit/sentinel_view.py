@@ -7,15 +7,16 @@ fisheye bends the drawing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import hypot
 from typing import Any
 
-from autoneural.data.cockpit import own_car, parking, street, tools, visitors
+from autoneural.data.cockpit import own_car, parking, tools, visitors
 from autoneural.data.cockpit.base import Box
-from autoneural.data.cockpit.cast import Act, Cast, act_of, cast_of
+from autoneural.data.cockpit.cast import CONTACT, Act, Cast, act_of, cast_of
 from autoneural.data.cockpit.figures import Circle, Figure
 from autoneural.data.cockpit.lens import bent_box
 from autoneural.data.cockpit.parking import View, dim
-from autoneural.data.cockpit.svg import SIDE, Canvas
+from autoneural.data.cockpit.svg import SIDE, Canvas, mix
 
 Bounds = tuple[float, float, float, float]
 TINTED = ("cloth", "trousers", "skin", "hair", "shoe", "hat", "cover", "paint", "coat", "collar")
@@ -23,15 +24,18 @@ TINTED = ("cloth", "trousers", "skin", "hair", "shoe", "hat", "cover", "paint", 
 
 def _dressed(person: Mapping[str, Any], truth: Mapping[str, str], face: str) -> dict[str, Any]:
     """A look with its colours under the light of the day."""
-    time = truth["light"]
-    return {k: dim(v, time) if k in TINTED else v for k, v in person.items()} | {"face": face}
+
+    def lit(color: str) -> str:
+        return mix(color, dim(color, truth["light"]), 0.8)
+
+    return {k: lit(v) if k in TINTED else v for k, v in person.items()} | {"face": face}
 
 
 def _shadow(c: Canvas, figure: Figure) -> None:
     stand = figure.stand
     hip = figure.points["hip"][0]
     c.ellipse((stand.x + hip) / 2, stand.y, 0.42 * figure.unit, 0.07 * figure.unit, "#000000",
-              opacity=0.35)  # fmt: skip
+              fill_opacity=0.35)  # fmt: skip
 
 
 def _own(c: Canvas, act: Act, cast: Cast, truth: dict[str, str], look: dict[str, Any]) -> None:
@@ -51,13 +55,18 @@ def _main(c: Canvas, act: Act, cast: Cast, person: dict[str, Any]) -> None:
         visitors.draw(c, kind, stand, person, calm)
 
 
-def _over(c: Canvas, act: Act, cast: Cast, person: dict[str, Any], night: bool) -> None:
+def _over(c: Canvas, act: Act, cast: Cast, person: dict[str, Any], seen: Mapping[str, str]) -> None:
     """Arms that reach over nose or tail, the tool, the marks of an impact."""
     if cast.main and not act.flank and act.touched != "none":
         cast.main.arms(c, person, ("far", "near"))
     if cast.held:
-        if act.tool == "torch":
-            tools.beam(c, cast.held, 0.9 if act.touched == "none" else 0.42, 0.6 if night else 0.5)
+        if seen["tool"] == "torch":  # a cone of light would tell what the lens hides
+            tools.beam(
+                c,
+                cast.held,
+                0.9 if act.touched == "none" else 0.42,
+                0.6 if seen["light"] == "night" else 0.5,
+            )
         tools.draw(c, cast.held, person["tool"])
         if cast.main:
             x, y, r = cast.main.hand("near")
@@ -71,9 +80,10 @@ def _contact(act: Act, cast: Cast) -> tuple[tuple[float, float], tuple[float, fl
     """Where the visitor's near end meets the car, and the ground below (or the car's own deck)."""
     assert cast.visitor
     kind, stand, _ = cast.visitor
-    if kind == "car front":
+    if not act.flank:
         far = own_car.EDGE[act.place]
-        return cast.view.at(0.1, 0.86, far), cast.view.at(0.1, 0.9, far - 0.25)
+        x = CONTACT * (0 if kind == "car front" else -stand.facing)
+        return cast.view.at(x, 0.9, far - 0.04), cast.view.at(x, 0.9, far - 0.28)
     x = stand.x + stand.facing * stand.scale * (visitors.EXTENT[kind][1] - 0.03)
     height = {"car": 0.5, "shopping trolley": 0.78, "cyclist": 0.36}.get(kind, 0.5)
     return (x, stand.y - height * stand.scale), (x - stand.facing * 0.3 * stand.scale, stand.y)
@@ -94,8 +104,8 @@ def svg(truth: dict[str, str], look: dict[str, Any]) -> str:
     else:
         _main(c, act, cast, person)
         _own(c, act, cast, truth, look)
-    _over(c, act, cast, person, truth["light"] == "night")
-    street.fall(c, truth, look)
+    _over(c, act, cast, person, truth)
+    parking.fall(c, truth, look)
     return c.text()
 
 
@@ -142,7 +152,7 @@ def _box(bounds: Bounds, k: float) -> Box:
     return bent_box(Box(*(value / SIDE for value in bounds)), k)
 
 
-def boxes(truth: dict[str, str], look: dict[str, Any]) -> dict[str, Box]:
+def boxes(truth: Mapping[str, str], look: Mapping[str, Any]) -> dict[str, Box]:
     """`actor`, `tool`, `damage` as far as they show; `bystander 1`, ... those farther off."""
     act = act_of(truth, look)
     cast, k = cast_of(act, look), look["camera"]["fisheye"]
@@ -161,9 +171,34 @@ def boxes(truth: dict[str, str], look: dict[str, Any]) -> dict[str, Box]:
         found[f"bystander {index + 1}"] = _bounds(figure.outline(), rim)
     out = {name: _box(bounds, k) for name, bounds in found.items() if bounds}
     if truth["damage"] != "none":
-        on = own_car.panel(cast.view, act.place, truth["damage"], tuple(look["spot"]))
-        out["damage"] = bent_box(own_car.damage_box(on, truth["damage"]), k)
+        out["damage"] = _box(_bounds_of(_damage(truth, look, cast.view)), k)
     return out
+
+
+def _damage(
+    truth: Mapping[str, str], look: Mapping[str, Any], view: View
+) -> list[tuple[float, float]]:
+    on = own_car.panel(view, truth["place"], truth["damage"], tuple(look["spot"]))
+    return own_car.damage_points(on, truth["damage"])
+
+
+def _bounds_of(points: list[tuple[float, float]]) -> Bounds:
+    us, vs = [u for u, _ in points], [v for _, v in points]
+    return min(us), min(vs), max(us), max(vs)
+
+
+def damage_covered(truth: Mapping[str, str], look: Mapping[str, Any]) -> float:
+    """The share of the damage's rim that somebody or something stands in front of."""
+    act = act_of(truth, look)
+    cast = cast_of(act, look)
+    circles = cast.held.circles() if cast.held else []
+    if cast.main:
+        circles += cast.main.outline() if act.flank else cast.main.arms_outline()
+    elif cast.visitor and act.flank:
+        circles += _patch(visitors.outline(*cast.visitor[:2]))
+    points = _damage(truth, look, cast.view)
+    under = [any(hypot(x - u, y - v) < r + 1 for x, y, r in circles) for u, v in points]
+    return sum(under) / len(under)
 
 
 def _joined(a: Bounds | None, b: Bounds | None) -> Bounds | None:
@@ -172,12 +207,13 @@ def _joined(a: Bounds | None, b: Bounds | None) -> Bounds | None:
     return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 
-def hands_and_head(truth: dict[str, str], look: dict[str, Any]) -> tuple[Box, Box]:
+def hands_and_head(truth: Mapping[str, str], look: Mapping[str, Any]) -> tuple[Box, Box]:
     """What a lens must cover to hide what somebody on foot does, or who it is."""
     cast, k = cast_of(act_of(truth, look), look), look["camera"]["fisheye"]
     assert cast.main
     busy = [cast.main.hand("far"), cast.main.hand("near")]
     busy += cast.held.circles() if cast.held else []
     hands, head = _bounds(busy, []), _bounds([cast.main.head()], [])
-    assert hands and head
+    assert hands
+    assert head
     return _box(hands, k), _box(head, k)

@@ -114,8 +114,12 @@ ARTICLE = {"adult": "an adult", "child": "a child", "cyclist": "a cyclist", "dog
 DOES = {"nobody": "is near the car", "passing": "passes the car", "lingering": "lingers at the car",
         "tampering": "tampers with the car", "impact": "has hit the car",
         CANNOT_TELL: "is at the car with hidden hands"}  # fmt: skip
-ADVISED = {"nothing": "Nothing needs to be done", "record": "Record it",
-           "sound the alarm": "Sound the alarm", "notify the owner": "Notify the owner"}  # fmt: skip
+ADVISED = {
+    "nothing": "Nothing needs to be done",
+    "record": "Record it",
+    "sound the alarm": "Sound the alarm",
+    "notify the owner": "Notify the owner",
+}
 
 
 def sentence(truth: Mapping[str, str]) -> str:

@@ -194,8 +194,7 @@ def _own_car(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
         c.rect(101, 226, 19, 7, "#e4e8ec", rx=3, stroke="#30343a", stroke_width=1.5)
 
 
-def fall(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
-    """Rain or snow in the air."""
+def _weather(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
     drops = look["drops"]
     pairs = list(zip(drops[::2], drops[1::2], strict=True))
     if truth["weather"] == "rain":
@@ -219,5 +218,5 @@ def street(truth: dict[str, str], look: dict[str, Any]) -> str:
             with c.group(transform=f"translate({x:.2f} {look['y']}) scale({depth / 100:.3f})"):
                 vehicles.DRAW[truth["object"]](c, look, truth["light"] != "day")
         _own_car(c, truth, look)
-    fall(c, truth, look)
+    _weather(c, truth, look)
     return c.text()

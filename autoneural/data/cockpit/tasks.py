@@ -11,9 +11,7 @@ from autoneural.data.cockpit.hmi import Hmi
 from autoneural.data.cockpit.sentinel import Sentinel
 from autoneural.errors import UserError
 
-TASKS: dict[str, Task] = {
-    task.name: task for task in (Fatigue(), Hmi(), Boarding(), Sentinel())
-}
+TASKS: dict[str, Task] = {task.name: task for task in (Fatigue(), Hmi(), Boarding(), Sentinel())}
 
 
 def check_tasks(names: Sequence[str] | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import atan2, degrees
 
@@ -35,8 +36,8 @@ def beam(c: Canvas, held: Held, length: float, opacity: float) -> None:
     """The light cone of a torch, to be drawn below the torch."""
     with _laid(c, held):
         c.path(f"M0 -0.03 L{length} -0.26 Q{length + 0.12} 0 {length} 0.26 L0 0.03 Z", "#fff3b0",
-               opacity=opacity)  # fmt: skip
-        c.ellipse(length * 0.9, 0, 0.1, 0.2, "#fffbe0", opacity=min(opacity * 1.4, 1.0))
+               fill_opacity=opacity)  # fmt: skip
+        c.ellipse(length * 0.9, 0, 0.1, 0.2, "#fffbe0", fill_opacity=min(opacity * 1.4, 1.0))
 
 
 def draw(c: Canvas, held: Held, color: str) -> None:
@@ -58,7 +59,7 @@ def draw(c: Canvas, held: Held, color: str) -> None:
             c.ellipse(0, 0, 0.035, 0.075, "#fffbe0")
 
 
-def _laid(c: Canvas, held: Held):  # noqa: ANN202 - the context manager of `Canvas.group`
+def _laid(c: Canvas, held: Held) -> AbstractContextManager[None]:
     x, y = held.tip
     turn = degrees(atan2(held.along[1], held.along[0]))
     flip = -1 if held.along[0] < 0 else 1
