@@ -351,14 +351,14 @@ def _repainted(scene: Scene, colors: dict[str, str]) -> Scene:
 
 
 def test_sentinel_hides_what_it_says_it_hides() -> None:
-    """Under the dirt things go on, and no answer or box tells them."""
-    scenes = [s for s in _scenes("sentinel", 300) if s.attributes["tool"] == "cannot tell"]
-    assert 12 < len(scenes) < 45
-    for scene in scenes[:12]:
-        hidden = {**scene.params["hidden"]}
-        assert "cannot tell" not in hidden.values()
-        assert scene.attributes["advice"] == "record"
+    """Another colour of a hidden tool does not show, and no box tells where it is."""
+    hidden = [s for s in _scenes("sentinel", 300) if s.attributes["tool"] == "cannot tell"]
+    assert 12 < len(hidden) < 45
+    for scene in [s for s in hidden if not s.params["camera"]["drops"]][:12]:
+        assert "cannot tell" not in scene.params["hidden"].values()
         assert "tool" not in TASKS["sentinel"].boxes(scene)
+        green, red = (_repainted(scene, {"tool": color}) for color in ("#00ff00", "#ff0000"))
+        assert np.abs(render(green).astype(int) - render(red)).max() < 32, scene.seed
 
 
 def test_what_the_drawing_is_told_is_the_truth() -> None:

@@ -20,7 +20,7 @@ from autoneural.data.cockpit.tools import Held
 
 ON_FOOT = ("adult", "child")
 PEOPLE = (*ON_FOOT, "cyclist")
-TILT = {"crowbar": 0.45, "screwdriver": 0.15, "torch": -0.1}
+TILT = {"crowbar": 0.45, "screwdriver": 0.15, "torch": -0.35}
 """How steeply a tool rises from the hand to its tip."""
 FREE_HANDS = (
     ((0.2, 1.12), (0.24, 1.06)),  # folded
@@ -35,7 +35,7 @@ FREE_HANDS_FRONT = (
 CONTACT = 0.16
 """How far from the middle of nose or tail a trolley or bicycle hits."""
 SLOTS = {
-    True: ((2.1, 4.9), (3.0, 5.0), (1.2, 5.2), (3.7, 4.6), (2.5, 5.6)),
+    True: ((2.1, 4.9), (3.0, 5.0), (1.7, 5.6), (3.7, 4.6), (2.5, 5.6)),
     False: ((-2.6, 4.7), (2.4, 4.6), (-1.4, 5.0), (1.2, 5.0), (0.0, 5.3)),
 }
 """Where bystanders walk, (X, Z); for a flank and for the ends."""
@@ -84,14 +84,13 @@ def _outward(act: Act, look: Mapping[str, Any]) -> int:
     """Which way from the touched spot one stands."""
     if act.flank:
         return 1
-    return -1 if act.touched == "charging port" else look["side"]
+    return -look["side"] if act.touched == "charging port" else look["side"]
 
 
 def _spot(act: Act, look: Mapping[str, Any]) -> tuple[float, float, float]:
     spots = SPOTS[act.place]
     x, y, z = spots.get(act.touched, next(iter(spots.values())))
-    mirror = not act.flank and act.touched != "charging port"
-    return (x * look["side"] if mirror else x), y, z
+    return (x if act.flank else x * look["side"]), y, z
 
 
 def _at_spot(act: Act, look: Mapping[str, Any], view: View) -> tuple[Pose, Stand, Held | None]:
@@ -100,18 +99,16 @@ def _at_spot(act: Act, look: Mapping[str, Any], view: View) -> tuple[Pose, Stand
     out, size = _outward(act, look), SIZE[act.actor]
     tip = view.at(x, y, z)
     stand = view.stand(x + out * 0.55 * size, z + (0.0 if act.flank else 0.16), -out, size)
-    held = None
-    hand = tip
-    if act.tool != "none":
+    target, held = stand.metres(*tip), None
+    if act.tool in ("crowbar", "screwdriver"):
         held = _pointing(act.tool, tip, stand)
-        hand = held.at(tools.BEFORE[act.tool])
-    if act.touched == "window" and act.tool in ("none", "torch"):
-        pose = figures.peering(stand.metres(*tip))
-        if held:
-            pose = figures.peering(stand.metres(*hand))
-            pose = _with_hands(pose, (stand.metres(*tip), stand.metres(*hand)))
-    else:
-        pose = figures.reaching(stand.metres(*hand))
+        return figures.reaching(stand.metres(*held.at(tools.BEFORE[act.tool]))), stand, held
+    pose = (figures.peering if act.touched == "window" else figures.reaching)(target)
+    if act.tool == "torch":  # in the other hand, shining at what is touched
+        aside = stand.at((target[0] - 0.16, target[1] + 0.16))
+        held = _pointing("torch", aside, stand)
+        hand = stand.metres(*held.at(tools.BEFORE["torch"]))
+        pose = _with_hands(pose, (hand, target))
     return pose, stand, held
 
 
@@ -136,7 +133,8 @@ def _close_by(act: Act, look: Mapping[str, Any], view: View) -> tuple[Pose, Stan
     size, t = SIZE[act.actor], look["along"]
     hands = look["hands"]
     if act.flank:
-        stand = view.stand(0.72, 1.35 + 0.8 * t, -1, size)
+        x = 0.72 if act.tool == "none" else 0.98
+        stand = view.stand(x, 1.35 + 0.8 * t, -1, size)
         return figures.standing(FREE_HANDS[hands]), stand
     stand = view.stand(look["side"] * (0.25 + 0.5 * t), EDGE[act.place] + 0.3, 1, size)
     return figures.standing(FREE_HANDS_FRONT[hands], "front"), stand
@@ -156,7 +154,7 @@ def _path(act: Act, look: Mapping[str, Any]) -> tuple[float, float]:
     z = near + (far - near) * s
     if act.flank:
         return {"cyclist": 1.9, "car": 2.9}.get(act.actor, 1.5) + 0.7 * t, z
-    return (2.0 * t - 1.0) * (0.75 if act.actor == "cyclist" else 1.0), z + 0.4
+    return (2.0 * t - 1.0) * (0.75 if act.actor == "cyclist" else 1.0), z + 0.7
 
 
 def _visitor(act: Act, look: Mapping[str, Any], view: View) -> tuple[str, Stand, bool]:
@@ -218,7 +216,7 @@ def cast_of(act: Act, look: Mapping[str, Any]) -> Cast:
 
 def _in_hand(kind: str, pose: Pose, stand: Stand) -> tuple[Pose, Held]:
     """A tool carried in front, touching nothing."""
-    hand = (0.36, 1.02) if pose.view == "side" else (0.2, 1.05)
+    hand = (0.36, 1.02) if pose.view == "side" else (0.24, 1.42)
     x, y = stand.at(hand)
     way = stand.facing if pose.view == "side" else 1
     along = (way * 0.94, 0.34)

@@ -69,12 +69,12 @@ def _flank_body(c: Canvas, view: View, paint: str, time: str) -> None:
                (0, 0.9, 0.2)]  # fmt: skip
     c.path(view.path(outline), paint, stroke=dark(paint, 0.6), stroke_width=1)
     for low, high, color in (
-        (SILL, 0.36, dark(paint, 0.5)),
-        (0.36, 0.5, dark(paint, 0.25)),
-        (0.72, 0.8, light(paint, 0.32)),
-        (0.8, 0.88, light(paint, 0.14)),
+        (SILL, 0.36, dark(paint, 0.4)),
+        (0.36, 0.5, dark(paint, 0.2)),
+        (0.72, 0.8, light(paint, 0.26)),
+        (0.8, 0.88, light(paint, 0.11)),
     ):
-        c.path(_band(view, low, high), color, fill_opacity=0.8)
+        c.path(_band(view, low, high), color)
     roof = [
         (0, BELT, 0.98),
         (-0.2, 1.42, 1.62),
@@ -188,7 +188,8 @@ def end(c: Canvas, view: View, truth: dict[str, str], look: dict[str, Any]) -> N
         c.line(view.path(shine, close=False), light(paint, 0.4), 1.2)
         _corner_lamp(c, view, place, sign, time, on)
     x, y, z = SPOTS[place]["charging port"]
-    _port(c, view.at(x, y, z - 0.06), view.scale(x, z) * 0.7, paint, -1)
+    port = view.at(x * look["side"], y, z - 0.06)
+    _port(c, port, view.scale(x, z) * 0.7, paint, -look["side"])
     if place == "rear":
         lip = [(-0.68, 0.96, far - 0.12), (-0.4, 1.0, far - 0.02), (0, 1.01, far),
                (0.4, 1.0, far - 0.02), (0.68, 0.96, far - 0.12)]  # fmt: skip
@@ -215,8 +216,8 @@ def _corner_lamp(c: Canvas, view: View, place: str, sign: int, time: str, on: bo
 def _pane(c: Canvas, view: View, place: str, paint: str, time: str) -> None:
     """The lower edge of the windscreen or rear window, with a wiper."""
     base = _deck(place)[0][1]
-    glass = [(-0.9, 1.3, 0.05), (-0.74, base, 0.5), (0, base - 0.01, 0.56), (0.74, base, 0.5),
-             (0.9, 1.3, 0.05)]  # fmt: skip
+    glass = [(-0.35, 1.1, 0.14), (-0.74, base, 0.5), (0, base - 0.01, 0.56), (0.74, base, 0.5),
+             (0.35, 1.1, 0.14)]  # fmt: skip
     c.path(view.path(glass), dim("#1a242e", time), stroke=dark(paint, 0.7), stroke_width=2)
     gleam = [
         (-0.5, base + 0.02, 0.46),

@@ -89,23 +89,36 @@ def _ground_color(truth: dict[str, str], look: dict[str, Any]) -> str:
     return dim(color, truth["light"])
 
 
+def _line(view: View, a: tuple[float, float], b: tuple[float, float]) -> str:
+    """A line on the ground between two (x, z), cut near the picture: long strokes are slow."""
+    (u0, v0), (u1, v1) = view.at(a[0], 0, a[1]), view.at(b[0], 0, b[1])
+    low, high = 0.0, 1.0
+    for start, step in ((u0, u1 - u0), (v0, v1 - v0)):
+        ends = sorted(((edge - start) / (step or 1e-9)) for edge in (-16.0, SIDE + 16.0))
+        low, high = max(low, ends[0]), min(high, ends[1])
+    if low >= high:
+        return ""
+    points = ((u0 + (u1 - u0) * t, v0 + (v1 - v0) * t) for t in (low, high))
+    return "M" + " L".join(f"{u:.1f} {v:.1f}" for u, v in points)
+
+
 def _marks(view: View, kind: str) -> tuple[str, str, float]:
     """Lines on the ground as (path, what they are mixed with, width)."""
-    rows = (0.3, 0.6, 1.0, 1.5, 2.1, 2.8, 3.7, 4.8, 6.2, 8.0, 11.0)
+    rows = (0.6, 1.0, 1.5, 2.1, 2.8, 3.7, 4.8, 6.2, 8.0, 11.0)
+    lines: list[tuple[tuple[float, float], tuple[float, float]]]
     if kind == "bays":
-        lines = [[(x, 0, 0.2), (x, 0, 5.2)] for x in (-6.2, -3.7, -1.3, 1.3, 3.7, 6.2)]
-        lines.append([(-9, 0, 5.2), (9, 0, 5.2)])
-        return " ".join(view.path(line, close=False) for line in lines), "#ffffff", 2.2
-    if kind in ("slabs", "cobbles"):
-        step = 1.0 if kind == "slabs" else 0.5
-        xs = [step * i for i in range(-8, 9)]
-        lines = [[(x * 1.2, 0, 0.25), (x * 1.2, 0, 11)] for x in xs]
-        lines += [[(-9, 0, z), (9, 0, z)] for z in rows]
-        if kind == "cobbles":
-            lines += [[(-9, 0, z * 1.17), (9, 0, z * 1.17)] for z in rows]
-        return " ".join(view.path(line, close=False) for line in lines), "#40382e", 1.0
-    edge = 3.4 if kind == "asphalt" else 6.2
-    return view.path([(-9, 0, edge), (9, 0, edge)], close=False), "#e8e4d8", 2.4
+        lines = [((x, 0.2), (x, 5.2)) for x in (-6.2, -3.7, -1.3, 1.3, 3.7, 6.2)]
+        tint, width = "#ffffff", 2.2
+        lines.append(((-9, 5.2), (9, 5.2)))
+    elif kind in ("slabs", "cobbles"):
+        apart, tint, width = (1.2 if kind == "slabs" else 0.6), "#40382e", 1.0
+        rows = rows if kind == "slabs" else (*rows, *(z * 1.17 for z in rows))
+        lines = [((apart * i, 0.25), (apart * i, 11)) for i in range(-8, 9)]
+        lines += [((-9, z), (9, z)) for z in rows]
+    else:
+        edge, tint, width = (3.4 if kind == "asphalt" else 6.2), "#e8e4d8", 2.4
+        lines = [((-9, edge), (9, edge))]
+    return " ".join(_line(view, *line) for line in lines), tint, width
 
 
 def world(c: Canvas, view: View, truth: dict[str, str], look: dict[str, Any]) -> None:
@@ -122,9 +135,11 @@ def world(c: Canvas, view: View, truth: dict[str, str], look: dict[str, Any]) ->
     faint = 0.8 if look["ground"] in ("bays", "asphalt") else 0.35
     faint *= 0.45 if truth["weather"] == "snow" else 1.0
     c.line(path, mix(base, dim(tint, truth["light"]), faint), width)
-    for index in range(9):
+    for index in range(7):
         x, z = look["blocks"][index] * 7 - 3, 0.9 + 4 * look["blocks"][index + 9]
         u, v = view.at(x, 0, z)
+        if not -20 < u < SIDE + 20:
+            continue
         r = view.scale(x, z) * 0.22
         tone = light(base, 0.25) if truth["weather"] == "rain" else dark(base, 0.2)
         c.ellipse(u, v, r * 1.8, r * 0.5, tone, fill_opacity=0.4)

@@ -82,6 +82,7 @@ FORCE = ("crowbar", "screwdriver")
 ADVICE = {"nobody": "nothing", "passing": "nothing", "lingering": "record",
           "tampering": "sound the alarm", "impact": "notify the owner",
           CANNOT_TELL: "record"}  # fmt: skip
+EXPOSURE = {"day": 1.02, "dusk": 1.08, "night": 1.2}
 BENDS = (0.16, 0.2, 0.24)
 """Few distinct distortions, because each one's mesh is cached."""
 COVERS, COVERS_HELD_OUT = ("#23252a", "#8fb8d8", "#7a2630"), ("#2f3f34", "#d8d4c8")
@@ -186,7 +187,10 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
         "blocks": uniforms(rng, 24, 0, 1),
         "drops": uniforms(rng, 80, 0, 256),
         "hidden": {key: truth[key] for key in ("event", "touched", "tool", "face")},
-        "camera": {**camera(rng, noise=noise, exposure=1.05, veil=veil), **lens},
+        "camera": {
+            **camera(rng, noise=noise, exposure=EXPOSURE[truth["light"]], veil=veil),
+            **lens,
+        },
     }
 
 

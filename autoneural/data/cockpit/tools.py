@@ -53,9 +53,10 @@ def draw(c: Canvas, held: Held, color: str) -> None:
             c.line("M-0.32 0 H-0.18", color, 0.085)
             c.line("M-0.31 -0.02 H-0.2", light(color, 0.6), 0.022)
         else:
-            c.line("M-0.28 0 H-0.1", "#26282e", 0.075)
-            c.line("M-0.27 -0.02 H-0.12", "#8a9098", 0.02)
-            c.path("M-0.11 -0.045 L0 -0.075 V0.075 L-0.11 0.045 Z", "#3a3e46")
+            c.line("M-0.28 0 H-0.1", "#14161a", 0.1)
+            c.line("M-0.28 0 H-0.1", color, 0.07)
+            c.line("M-0.27 -0.015 H-0.12", light(color, 0.6), 0.02)
+            c.path("M-0.12 -0.05 L0 -0.08 V0.08 L-0.12 0.05 Z", "#14161a")
             c.ellipse(0, 0, 0.035, 0.075, "#fffbe0")
 
 
