@@ -125,9 +125,6 @@ def _expect_sentinel(scene: Scene) -> dict[str, str]:
     else:
         event, advice = "nobody" if t["actor"] == "none" else "passing", "nothing"
     person = t["actor"] in ("adult", "child", "cyclist")
-    box = TASKS["sentinel"].boxes(scene)
-    thing = next(w for w in ("damage", "tool", "acts") if w in _prompt(scene, "where"))
-    place = cell(box[thing]) if (thing := thing.replace("acts", "actor")) in box else "nowhere"
     return {
         **{key: t[key] for key in ("count", "damage", "place", "light", "weather", "lamps")},
         "event": event,
@@ -136,8 +133,17 @@ def _expect_sentinel(scene: Scene) -> dict[str, str]:
         "touched": t["touched"].replace("none", "nothing"),
         "tool": t["tool"] if person else "nobody there",
         "face": t["face"] if person else "nobody there",
-        "where": "cannot tell" if thing == "tool" and t["tool"] == "cannot tell" else place,
+        **({"where": _expect_where(scene)} if "where" in _answers(scene) else {}),
     }
+
+
+def _expect_where(scene: Scene) -> str:
+    asked, box = _prompt(scene, "where"), TASKS["sentinel"].boxes(scene)
+    words = {"damage": "damage", "tool": "tool", "acts": "actor"}
+    thing = next(name for word, name in words.items() if word in asked)
+    if thing == "tool" and scene.attributes["tool"] == "cannot tell":
+        return "cannot tell"
+    return cell(box[thing]) if thing in box else "nowhere"
 
 
 EXPECT = {
@@ -353,7 +359,7 @@ def _repainted(scene: Scene, colors: dict[str, str]) -> Scene:
 def test_sentinel_hides_what_it_says_it_hides() -> None:
     """Another colour of a hidden tool does not show, and no box tells where it is."""
     hidden = [s for s in _scenes("sentinel", 300) if s.attributes["tool"] == "cannot tell"]
-    assert 12 < len(hidden) < 45
+    assert 18 < len(hidden) < 54
     for scene in [s for s in hidden if not s.params["camera"]["drops"]][:12]:
         assert "cannot tell" not in scene.params["hidden"].values()
         assert "tool" not in TASKS["sentinel"].boxes(scene)

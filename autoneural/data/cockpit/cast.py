@@ -142,7 +142,7 @@ def _close_by(act: Act, look: Mapping[str, Any], view: View) -> tuple[Pose, Stan
 
 def _walking(act: Act, look: Mapping[str, Any], view: View) -> tuple[Pose, Stand]:
     stand = view.stand(*_path(act, look), look["facing"], SIZE[act.actor])
-    if look["turned"] and act.tool == "none":
+    if look["turned"]:
         return figures.walking_off(look["step"], "back"), stand
     return figures.walking(look["step"]), stand
 

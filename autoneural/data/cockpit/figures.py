@@ -233,7 +233,7 @@ class Figure:
 
     def draw(self, c: Canvas, look: dict[str, Any]) -> None:
         """`look`: cloth, trousers, skin, shoe, and what `heads` needs."""
-        self._limbs(c, look, "far")
+        self._far_limbs(c, look)
         if self.pose.view == "back":
             self._head(c, look)
             self._torso(c, look["cloth"])
@@ -245,10 +245,10 @@ class Figure:
         self._head(c, look)
         self.arms(c, look, ("near",) if self.pose.view == "side" else ("far", "near"))
 
-    def _limbs(self, c: Canvas, look: dict[str, Any], side: str) -> None:
-        self._leg(c, {**look, "trousers": dark(look["trousers"], 0.22)}, side)
+    def _far_limbs(self, c: Canvas, look: dict[str, Any]) -> None:
+        self._leg(c, {**look, "trousers": dark(look["trousers"], 0.22)}, "far")
         if self.pose.view == "side":
-            self.arms(c, {**look, "cloth": dark(look["cloth"], 0.3)}, (side,))
+            self.arms(c, {**look, "cloth": dark(look["cloth"], 0.3)}, ("far",))
 
     def _leg(self, c: Canvas, look: dict[str, Any], side: str) -> None:
         x, y = self.points[f"{side} foot"]

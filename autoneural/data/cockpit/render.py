@@ -2,6 +2,8 @@
 
 svg -> resvg (portable, no system fonts) -> fisheye? -> slight blur -> dirt, drops, glare?
     -> infrared grey? -> exposure, white balance, vignette -> sensor noise -> uint8
+
+What has a question mark happens where `params["camera"]` asks for it; `lens` explains its keys.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ What a still picture shows of each event:
   tampering  a hand at door handle, wheel, mirror or charging port, or a crowbar or screwdriver set
              anywhere at the car
   impact     a car, trolley or bicycle against the car, with a starred scrape and splinters
-Damage tells no event: it may be old. "count" is of all people in the picture.
+Damage tells no event: it may be old. A face seen from behind or under dirt cannot be told. "count"
+is of all people in the picture.
 
 Rule: nobody or passing -> nothing; lingering -> record; tampering -> sound the alarm; impact ->
 notify the owner. Where dirt, a drop or glare hides the hands of somebody at the car, what is
@@ -46,7 +47,7 @@ from autoneural.data.cockpit.base import (
     weighted,
 )
 from autoneural.data.cockpit.cast import ON_FOOT, PEOPLE
-from autoneural.data.cockpit.grid import cell
+from autoneural.data.cockpit.grid import cell, is_clear
 from autoneural.data.cockpit.hair import HAIR, HAIR_HELD_OUT, HAT, HAT_HELD_OUT
 from autoneural.data.cockpit.heads import HEADGEAR
 from autoneural.data.cockpit.parking import GROUNDS, GROUNDS_HELD_OUT
@@ -77,6 +78,7 @@ ACTORS: dict[str, dict[str, float]] = {
     "impact": {"car": 36, "shopping trolley": 34, "cyclist": 30},
 }  # fmt: skip
 DAMAGE = {"none": 0.28, "scratch": 0.24, "dent": 0.24, "broken window": 0.24}
+FLANKS = ("left", "right")
 MEDDLED = ("door handle", "wheel", "mirror", "charging port")
 FORCE = ("crowbar", "screwdriver")
 ADVICE = {"nobody": "nothing", "passing": "nothing", "lingering": "record",
@@ -98,7 +100,7 @@ def event_of(touched: str, tool: str) -> str:
 
 def _touch(rng: Rng, event: str, place: str) -> tuple[str, str]:
     """What is touched, and the tool."""
-    flank = place in ("left", "right")
+    flank = place in FLANKS
     lid = {"front": "bonnet", "rear": "boot"}.get(place, "window")
     if event == "impact":
         return ("door" if flank else "bumper"), "none"
@@ -125,7 +127,7 @@ def _attributes(rng: Rng) -> dict[str, str]:
         rng, {"left": flank, "right": flank, "front": 0.5 - flank, "rear": 0.5 - flank}
     )
     if event == "lingering" and actor == "dog":  # nose and tail would hide it
-        place = pick(rng, ("left", "right"))
+        place = pick(rng, FLANKS)
     touched, tool = _touch(rng, event, place)
     if actor not in ON_FOOT:
         tool = "none"
@@ -177,7 +179,7 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
         "lamp": uniform(rng, 1.5, 4.5),
         "side": pick(rng, (-1, 1)),
         "facing": pick(rng, (-1, 1)),
-        "turned": chance(rng, 0.3),
+        "turned": chance(rng, 0.4) and truth["place"] in FLANKS and truth["tool"] == "none",
         "along": uniform(rng, 0, 1),
         "across": uniform(rng, 0, 1),
         "step": uniform(rng, 0, 1),
@@ -234,19 +236,23 @@ class Sentinel:
             "touched": truth["touched"].replace("none", "nothing"),
             "tool": truth["tool"] if person else "nobody there",
             "face": truth["face"].replace("nobody", "nobody there"),
-            "where": _where(self.boxes(scene), truth, thing),
+            **_where(self.boxes(scene), truth, thing),
             "sentence": sentence(truth),
             "json": json.dumps(fields),
         }
         words = {"actor": "who or what acts near the car", "damage": "the damage to the car",
                  "tool": "the tool"}  # fmt: skip
-        return [ask(rng, kind, PROMPTS[kind], answers[kind], thing=words[thing]) for kind in KINDS]
+        asked = [kind for kind in KINDS if kind in answers]
+        return [ask(rng, kind, PROMPTS[kind], answers[kind], thing=words[thing]) for kind in asked]
 
     def caption(self, scene: Scene) -> str:
         return caption(scene.attributes)
 
 
-def _where(found: Mapping[str, Box], truth: Mapping[str, str], thing: str) -> str:
+def _where(found: Mapping[str, Box], truth: Mapping[str, str], thing: str) -> dict[str, str]:
+    """The answer to "where", unless the thing lies on the border of two parts of the picture."""
     if truth.get(thing) == CANNOT_TELL:
-        return CANNOT_TELL
-    return cell(found[thing]) if thing in found else "nowhere"
+        return {"where": CANNOT_TELL}
+    if thing not in found:
+        return {"where": "nowhere"}
+    return {"where": cell(found[thing])} if is_clear(found[thing]) else {}

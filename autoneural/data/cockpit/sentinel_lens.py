@@ -15,7 +15,7 @@ from autoneural.data.cockpit.base import Box, Rng, chance, pick, uniform
 from autoneural.data.cockpit.cast import ON_FOOT, PEOPLE
 
 MUD = ("#5c4a36", "#6e675c", "#463a2c")
-HIDDEN_HANDS, HIDDEN_FACE, STRAY_DIRT = 0.24, 0.12, 0.4
+HIDDEN_HANDS, HIDDEN_FACE, STRAY_DIRT = 0.36, 0.2, 0.4
 
 
 def in_sight(truth: dict[str, str], look: dict[str, Any]) -> dict[str, str]:
@@ -108,7 +108,7 @@ def soil(rng: Rng, truth: Mapping[str, str], look: dict[str, Any]) -> list[str]:
         busy, head = sentinel_view.hands_and_head(truth, look)
         over_hands, over_head = (_spot_over(rng, _around(box, 0.02)) for box in (busy, head))
         others = {name: box for name, box in found.items() if name != "tool"}
-        if truth["event"] == "passing" and look["turned"] and truth["tool"] == "none":
+        if truth["event"] == "passing" and look["turned"]:
             hidden = ["face"]
         elif hands and _spared(over_hands.box, others):
             lens[over_hands.kind].append(over_hands.entry)
