@@ -75,7 +75,7 @@ def view_of(place: str, look: Mapping[str, Any]) -> View:
         x=1.0 if flank else 0.0,
         height=1.45,
         yaw=-0.16 if flank else 0.0,
-        horizon=look["horizon"],
+        horizon=look["horizon"] + (0 if flank else 13),
         mirrored=place == "right",
     )
 
