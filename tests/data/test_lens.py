@@ -75,7 +75,7 @@ def test_a_point_is_seen_where_the_fisheye_is_said_to_put_it(spot: tuple[float, 
     drawn = Image.new("RGB", (size, size))
     x, y = (round(value * size) for value in spot)
     drawn.paste((255, 255, 255), (x - 3, y - 3, x + 3, y + 3))
-    seen = np.asarray(lens.fisheye(drawn, size, 0.2))[:, :, 0].astype(float)
+    seen = np.asarray(lens.fisheye(drawn, 0.2))[:, :, 0].astype(float)
     rows, columns = np.indices(seen.shape) + 0.5
     middle = (seen * columns).sum() / seen.sum() / size, (seen * rows).sum() / seen.sum() / size
     assert middle == pytest.approx(lens.bent(x / size, y / size, 0.2), abs=0.006)

@@ -22,8 +22,6 @@ from autoneural.data.cockpit.base import Box
 
 CELLS = 16
 """The fisheye is exact at the corners of CELLS x CELLS tiles and bilinear within."""
-OVERSAMPLE = 1.125
-"""A fisheye enlarges the centre: the drawing is rendered this much larger to stay sharp."""
 MINIFY = 3
 """How much smaller than life a raindrop shows what is around it."""
 
@@ -34,12 +32,12 @@ def _source(values: np.ndarray, others: np.ndarray, k: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _mesh(size: int, drawn: int, k: float) -> list[tuple[Any, Any]]:
+def _mesh(size: int, k: float) -> list[tuple[Any, Any]]:
     """PIL's mesh: target tiles, and the corners of each in the drawing (NW, SW, SE, NE)."""
     edges = np.rint(np.linspace(0, size, CELLS + 1)).astype(int)
     axis = edges * 2 / size - 1
     y, x = np.meshgrid(axis, axis, indexing="ij")
-    corners = (np.stack([_source(x, y, k), _source(y, x, k)], axis=2) + 1) * drawn / 2
+    corners = (np.stack([_source(x, y, k), _source(y, x, k)], axis=2) + 1) * size / 2
     return [
         (
             (int(edges[j]), int(edges[i]), int(edges[j + 1]), int(edges[i + 1])),
@@ -50,11 +48,11 @@ def _mesh(size: int, drawn: int, k: float) -> list[tuple[Any, Any]]:
     ]
 
 
-def fisheye(image: Image.Image, size: int, k: float) -> Image.Image:
-    """A square drawing of any size, seen through a barrel-distorting lens at `size` x `size`."""
-    mesh = _mesh(size, image.width, k)
+def fisheye(image: Image.Image, k: float) -> Image.Image:
+    """A square drawing seen through a barrel-distorting lens."""
+    mesh = _mesh(image.width, k)
     return image.transform(
-        (size, size), Image.Transform.MESH, mesh, resample=Image.Resampling.BILINEAR
+        image.size, Image.Transform.MESH, mesh, resample=Image.Resampling.BILINEAR
     )
 
 

@@ -85,10 +85,9 @@ def _camera(image: Image.Image, camera: dict[str, Any], rng: np.random.Generator
 
 def draw(scene: Scene, svg: str, size: int = 256) -> np.ndarray:
     """Pixels [size, size, 3] uint8 of a scene whose SVG is given."""
-    fonts, bend = tuple(scene.params.get("fonts", ())), scene.params["camera"].get("fisheye", 0)
+    image = rasterise(svg, size, tuple(scene.params.get("fonts", ())))
+    bend = scene.params["camera"].get("fisheye", 0)
     if bend:
-        image = lens.fisheye(rasterise(svg, round(size * lens.OVERSAMPLE), fonts), size, bend)
-    else:
-        image = rasterise(svg, size, fonts)
+        image = lens.fisheye(image, bend)
     rng = rng_for(scene.task, scene.split, scene.seed, "noise")
     return _camera(image, scene.params["camera"], rng)
