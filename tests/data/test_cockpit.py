@@ -26,6 +26,7 @@ from autoneural.data.cockpit import (
     rows,
 )
 from autoneural.data.cockpit.base import SPLITS, Box, which_picture
+from autoneural.data.cockpit.grid import cell
 from autoneural.data.cockpit.rows import PAIR_KINDS
 from autoneural.errors import UserError
 
@@ -223,6 +224,44 @@ def _expect_finder(scene: Scene) -> dict[str, str]:
     return answers | own | {"way": t["side"] if t["distance"] == "near" else "straight on"}
 
 
+def _expect_sentinel(scene: Scene) -> dict[str, str]:
+    t = scene.attributes
+    hidden = "cannot tell" in (t["touched"], t["tool"])
+    close = t["actor"] in ("adult", "child") and t["event"] not in ("passing", "nobody")
+    if close and hidden:
+        event, advice = "cannot tell", "record"
+    elif t["touched"] in ("door handle", "wheel", "mirror", "charging port") or (
+        close and t["tool"] in ("crowbar", "screwdriver")
+    ):
+        event, advice = "tampering", "sound the alarm"
+    elif t["touched"] in ("door", "bumper"):
+        event, advice = "impact", "notify the owner"
+    elif t["event"] == "lingering":
+        event, advice = "lingering", "record"
+    else:
+        event, advice = "nobody" if t["actor"] == "none" else "passing", "nothing"
+    person = t["actor"] in ("adult", "child", "cyclist")
+    return {
+        **{key: t[key] for key in ("count", "damage", "place", "light", "weather", "lamps")},
+        "event": event,
+        "advice": advice,
+        "actor": t["actor"].replace("none", "nobody"),
+        "touched": t["touched"].replace("none", "nothing"),
+        "tool": t["tool"] if person else "nobody there",
+        "face": t["face"] if person else "nobody there",
+        **({"where": _expect_where(scene)} if "where" in _answers(scene) else {}),
+    }
+
+
+def _expect_where(scene: Scene) -> str:
+    asked, box = _prompt(scene, "where"), TASKS["sentinel"].boxes(scene)
+    words = {"damage": "damage", "tool": "tool", "acts": "actor"}
+    thing = next(name for word, name in words.items() if word in asked)
+    if thing == "tool" and scene.attributes["tool"] == "cannot tell":
+        return "cannot tell"
+    return cell(box[thing]) if thing in box else "nowhere"
+
+
 EXPECT = {
     "fatigue": _expect_fatigue,
     "hmi": _expect_hmi,
@@ -231,6 +270,7 @@ EXPECT = {
     "greeter": _expect_greeter,
     "plate": _expect_plate,
     "finder": _expect_finder,
+    "sentinel": _expect_sentinel,
 }
 
 
@@ -311,6 +351,8 @@ def test_the_test_split_has_its_own_shades_and_streams(task: str) -> None:
         ("plate", "style"),
         ("plate", "grammar"),
         ("plate", "place"),
+        ("sentinel", "skyline"),
+        ("sentinel", "ground"),
     ],
 )
 def test_the_test_split_has_its_own_layouts(task: str, key: str) -> None:
@@ -363,6 +405,10 @@ def _flip(task: str, seed: int, **changes: str) -> float:
     return float(np.abs(render(scene).astype(int) - render(other)).max())
 
 
+TELLING = {"sentinel": {"event": "tampering", "face": "covered", "count": "2", "touched": "mirror"}}
+"""Scenes where each attribute that changes has something to change."""
+
+
 @pytest.mark.parametrize(
     ("task", "key"),
     [
@@ -379,6 +425,8 @@ def _flip(task: str, seed: int, **changes: str) -> float:
         *(("plate", k) for k in ("plate lines", "light", "weather", "lamps")),
         *(("finder", k) for k in ("level", "row", "bay", "free", "beside", "side")),
         *(("finder", k) for k in ("distance", "light", "colour", "level colour")),
+        *(("sentinel", k) for k in ("actor", "place", "touched", "tool", "face", "count")),
+        *(("sentinel", k) for k in ("damage", "light", "weather", "lamps")),
     ],
 )
 def test_every_asked_attribute_shows_in_the_picture(task: str, key: str) -> None:
@@ -388,6 +436,10 @@ def test_every_asked_attribute_shows_in_the_picture(task: str, key: str) -> None
         if "none" not in (s.attributes.get("object"), s.attributes.get("eyewear"))
         and "cannot tell" not in s.attributes.values()
         and (task != "finder" or s.attributes[key] != "none")
+        for s in _scenes(task, 400 if task == "sentinel" else 99)
+        if s.attributes.items() >= TELLING.get(task, {}).items()
+        and "none" not in (s.attributes.get("object"), s.attributes.get("eyewear"))
+        and s.attributes.get("eyes") != "cannot tell"
         and s.attributes.get("manoeuvre") != "none"
         and "cannot tell" not in s.attributes.values()
         and s.attributes.get("who") != "nobody"
@@ -482,6 +534,66 @@ def test_the_arrow_on_a_map_points_so_that_the_way_is_right() -> None:
         faced = re.search(r"rotate\((-?\d+)\)\"><path d=\"M0 -7.8", TASKS["finder"].svg(scene))
         assert faced
         assert scene.attributes["turn"] == turns[(quarter - int(faced[1]) // 90) % 4]
+
+
+def _plain(scene: Scene) -> np.ndarray:
+    """The picture of a scene by a clean and noiseless camera."""
+    clean = {"noise": 0.0, "blur": 0.0, "veil": None, "dirt": [], "drops": [], "glare": []}
+    camera = {**scene.params["camera"], **clean, "vignette": 0.0}
+    return render(replace(scene, params={**scene.params, "camera": camera})).astype(int)
+
+
+def _difference(a: Scene, b: Scene) -> Box:
+    """Around what differs between two pictures."""
+    rows, columns = np.nonzero(np.abs(_plain(a) - _plain(b)).max(axis=2) > 24)
+    edges = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    return Box(*(float(edge) / 256 for edge in edges))
+
+
+def _far(a: Box, b: Box) -> float:
+    return max(abs(getattr(a, e) - getattr(b, e)) for e in ("left", "top", "right", "bottom"))
+
+
+OTHER = dict.fromkeys(("cloth", "trousers", "skin", "hair", "hat", "cover", "shoe", "coat"))
+
+
+def test_sentinel_boxes_agree_with_the_drawing() -> None:
+    """Painting the actor, the tool or the damage otherwise changes their boxes, no more."""
+    compared: Counter[str] = Counter()
+    for scene in _scenes("sentinel", 60) + _scenes("sentinel", 30, "test"):
+        found, people = TASKS["sentinel"].boxes(scene), scene.params["people"]
+        others = {
+            "damage": replace(scene, attributes={**scene.attributes, "damage": "none"}),
+            "tool": _repainted(scene, {"tool": "#ff00ff"}),
+            "actor": _repainted(scene, {k: "#ff00ff" for k in OTHER if people[0].get(k)}),
+        }
+        if scene.attributes["tool"] in ("none", "torch", "screwdriver"):  # not painted all over
+            del others["tool"]
+        if scene.attributes["actor"] not in ("adult", "child"):
+            del others["actor"]
+        for name, other in others.items():
+            if name in found:
+                assert _far(_difference(scene, other), found[name]) < 0.05, (scene.seed, name)
+                compared[name] += 1
+    assert compared["actor"] > 20
+    assert compared["damage"] > 20
+    assert compared["tool"] > 3
+
+
+def _repainted(scene: Scene, colors: dict[str, str]) -> Scene:
+    first, *rest = scene.params["people"]
+    return replace(scene, params={**scene.params, "people": [{**first, **colors}, *rest]})
+
+
+def test_sentinel_hides_what_it_says_it_hides() -> None:
+    """Another colour of a hidden tool does not show, and no box tells where it is."""
+    hidden = [s for s in _scenes("sentinel", 300) if s.attributes["tool"] == "cannot tell"]
+    assert 18 < len(hidden) < 54
+    for scene in [s for s in hidden if not s.params["camera"]["drops"]][:12]:
+        assert "cannot tell" not in scene.params["hidden"].values()
+        assert "tool" not in TASKS["sentinel"].boxes(scene)
+        green, red = (_repainted(scene, {"tool": color}) for color in ("#00ff00", "#ff0000"))
+        assert np.abs(render(green).astype(int) - render(red)).max() < 32, scene.seed
 
 
 def test_what_the_drawing_is_told_is_the_truth() -> None:

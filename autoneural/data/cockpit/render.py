@@ -1,7 +1,9 @@
 """Scene -> pixels: resvg draws the SVG, then numpy plays the camera.
 
-svg -> resvg (portable, no system fonts) -> infrared grey? -> exposure, white balance, vignette
-    -> slight blur -> sensor noise -> uint8
+svg -> resvg (portable, no system fonts) -> fisheye? -> slight blur -> dirt, drops, glare?
+    -> infrared grey? -> exposure, white balance, vignette -> sensor noise -> uint8
+
+What has a question mark happens where `params["camera"]` asks for it; `lens` explains its keys.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from autoneural.data.cockpit import lens
 from autoneural.data.cockpit.base import Scene, rng_for
 from autoneural.data.cockpit.fonts import font_file
 
@@ -67,6 +70,7 @@ def _camera(image: Image.Image, camera: dict[str, Any], rng: np.random.Generator
     """Rows are [size, 3 * size]: numpy is many times slower over a last axis of three."""
     size = image.width
     pixels = _blur(np.asarray(image, dtype=np.float32).reshape(size, 3 * size), camera["blur"])
+    pixels = lens.soil(pixels, camera)
     if camera["veil"]:
         pixels = _veil(pixels, *camera["veil"])
     gain = np.array(camera["gain"], dtype=np.float32) * np.float32(camera["exposure"])
@@ -82,5 +86,8 @@ def _camera(image: Image.Image, camera: dict[str, Any], rng: np.random.Generator
 def draw(scene: Scene, svg: str, size: int = 256) -> np.ndarray:
     """Pixels [size, size, 3] uint8 of a scene whose SVG is given."""
     image = rasterise(svg, size, tuple(scene.params.get("fonts", ())))
+    bend = scene.params["camera"].get("fisheye", 0)
+    if bend:
+        image = lens.fisheye(image, bend)
     rng = rng_for(scene.task, scene.split, scene.seed, "noise")
     return _camera(image, scene.params["camera"], rng)

@@ -12,6 +12,7 @@ from autoneural.data.cockpit.finder import Finder
 from autoneural.data.cockpit.greeter import Greeter
 from autoneural.data.cockpit.hmi import Hmi
 from autoneural.data.cockpit.plate import Plate
+from autoneural.data.cockpit.sentinel import Sentinel
 from autoneural.errors import UserError
 
 TASKS: dict[str, Task] = {
@@ -24,6 +25,7 @@ TASKS: dict[str, Task] = {
         Greeter(),
         Plate(),
         Finder(),
+        Sentinel(),
     )
 }
 
