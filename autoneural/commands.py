@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoneural import __version__
-from autoneural.bundle import DEFAULT_BUNDLE, EMBEDDED
+from autoneural.bundle import DEFAULT_BUNDLE, EMBEDDED, Bundle
 from autoneural.errors import UserError
 from autoneural.files import expand
 from autoneural.show import is_checkpoint
@@ -186,7 +186,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from autoneural.bench import quality
-    from autoneural.bench.held_out import held_out
+    from autoneural.bench.held_out import held_out, trained_tasks
     from autoneural.bench.report import print_quality
 
     if args.records and not args.records.parent.is_dir():
@@ -194,7 +194,8 @@ def evaluate(args: argparse.Namespace) -> None:
         raise UserError(f"--records {args.records}: there is no folder {args.records.parent}")
     answerer = _answerer(args)
     with _progress("pictures", None) as advance:
-        tasks = held_out(args.tasks, args.n, args.seed, args.split, advance)
+        asked = args.tasks or trained_tasks(_recipe(args))
+        tasks = held_out(asked, args.n, args.seed, args.split, advance)
     passes = 1 if args.no_blind else 2
     total = passes * sum(len(items) for items in tasks.values())
     with _progress("questions", total) as advance:
@@ -238,6 +239,15 @@ def _answerer(args: argparse.Namespace) -> Answerer:
     from autoneural.bench.answer_checkpoint import load_answerer
 
     return load_answerer(name or DEFAULT_BUNDLE)
+
+
+def _recipe(args: argparse.Namespace) -> Mapping[str, Any]:
+    """Of the model that `_answerer` answers with."""
+    if args.target == "torch" or (args.bundle is not None and is_checkpoint(args.bundle)):
+        from autoneural.checkpoint import load_recipe
+
+        return load_recipe(args.bundle or DEFAULT_BUNDLE)
+    return Bundle.load(args.bundle or EMBEDDED_BUNDLE).manifest.get("recipe", {})
 
 
 def _engine(args: argparse.Namespace) -> Engine:

@@ -201,7 +201,7 @@ def verify(args: argparse.Namespace) -> int:
             bundle,
             chip,
             _example_conversations(),
-            _held_out_questions(args.samples),
+            _held_out_questions(bundle, args.samples),
             VerifyOptions(samples=args.samples, thresholds=limits),
             correct=lambda answer, expected: normalise(answer) == normalise(expected),
             progress=progress,
@@ -229,15 +229,16 @@ def _example_conversations() -> list[list[Message]]:
     return [[user_message(question, pictures)]]
 
 
-def _held_out_questions(count: int) -> list[Question]:
-    """`count` held-out cockpit questions, tasks in turn."""
-    from autoneural.bench.held_out import held_out
+def _held_out_questions(bundle: Bundle, count: int) -> list[Question]:
+    """`count` held-out cockpit questions of the tasks that the model knows, in turn."""
+    from autoneural.bench.held_out import held_out, trained_tasks
     from autoneural.data.cockpit import TASKS
     from autoneural.npu.token_checks import Question
 
     if not count:
         return []
-    tasks = held_out(None, -(-count // len(TASKS)))
+    names = trained_tasks(bundle.manifest.get("recipe", {})) or list(TASKS)
+    tasks = held_out(names, -(-count // len(names)))
     rows = [item for items in zip(*tasks.values(), strict=True) for item in items]
     return [Question(id=r.id, messages=r.messages, expected=r.expected) for r in rows[:count]]
 

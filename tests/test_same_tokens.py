@@ -18,6 +18,7 @@ from autoneural.bench.held_out import held_out
 from autoneural.bench.quality import Item
 from autoneural.bundle import Bundle
 from autoneural.checkpoint import find_checkpoint
+from autoneural.data.cockpit import TASKS
 from autoneural.data.processor import Processor
 from autoneural.export.bundle import build_bundle
 from autoneural.model.vlm import VLM
@@ -29,8 +30,8 @@ MAX_TOKENS = 48
 
 @pytest.fixture(scope="module")
 def questions() -> list[Item]:
-    """A third of each task, every kind of question among them."""
-    tasks = held_out(None, QUESTIONS // 3 + 1, seed=1)
+    """As many of each task, every kind of question among them."""
+    tasks = held_out(None, -(-QUESTIONS // len(TASKS)), seed=1)
     return [item for items in zip(*tasks.values(), strict=True) for item in items][:QUESTIONS]
 
 

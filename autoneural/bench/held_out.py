@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from PIL import Image
 
@@ -21,6 +22,18 @@ from autoneural.data.cockpit import (
 from autoneural.data.cockpit.export import JPEG_QUALITY
 
 PAIRS = "pairs"
+
+
+def trained_tasks(recipe: Mapping[str, Any]) -> list[str] | None:
+    """The cockpit tasks that a model's training names, from the recipe of a bundle or checkpoint.
+
+    None where it names none: a model of others, or one trained on everything there is.
+    """
+    sources = recipe.get("recipe", {}).get("data", {}).values()
+    named = {task for source in sources for task in source.get("tasks", ())}
+    if not named and recipe.get("parent_recipe"):
+        return trained_tasks(recipe["parent_recipe"])
+    return [task for task in TASKS if task in named] or None
 
 
 def held_out(

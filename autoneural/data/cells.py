@@ -2,8 +2,7 @@
 
     {"plate.char 1": [0.31, 0.62, 0.36, 0.71], ...} -> int64 [G, G], -100 nowhere, -1 background
 
-A cell holds the label of the box whose centre lies in it. The label of a box is the value of the
-attribute of the same name ("K", "yawning"), else the last part of its name ("badge"). Torch-free.
+A cell holds the label of the box whose centre lies in it. Torch-free.
 """
 
 from __future__ import annotations
@@ -36,8 +35,12 @@ def check_boxes(boxes: Any, where: str) -> None:
 
 
 def box_label(row: Mapping[str, Any], name: str) -> str:
-    """What the box called `name` shows."""
-    return (row.get("attributes") or {}).get(name) or name.rpartition(".")[2]
+    """What the box called `name` shows: the value of the attribute of that name, if there is one.
+
+    A character is the same anywhere ("K"); other values keep their name ("mouth yawning").
+    """
+    short, value = name.rpartition(".")[2], (row.get("attributes") or {}).get(name, "")
+    return value if len(value) == 1 else f"{short} {value}".strip()
 
 
 def box_vocabulary(rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:

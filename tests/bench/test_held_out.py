@@ -2,7 +2,7 @@
 
 import pytest
 
-from autoneural.bench.held_out import held_out
+from autoneural.bench.held_out import held_out, trained_tasks
 from autoneural.bench.quality import shuffled
 from autoneural.data.cockpit import TASKS
 from autoneural.data.image import load_image
@@ -22,6 +22,15 @@ def test_questions_of_every_task_with_their_pictures():
         assert {i.images[0] for i in blind} == {i.images[0] for i in items}
         pictures = {item.id: item.images[0] for item in items}
         assert all(pictures[item.id] != item.images[0] for item in blind)
+
+
+def test_a_recipe_names_the_tasks_that_a_model_was_trained_on():
+    data = {"chat": {"tasks": []}, "b": {"tasks": ["hmi"]}, "a": {"tasks": ["fatigue"]}}
+    training = {"recipe": {"data": data}, "parent_recipe": {"recipe": {"data": {}}}}
+    assert trained_tasks({"stage": "export", "parent_recipe": training}) == ["fatigue", "hmi"]
+    assert trained_tasks({"recipe": {"data": {"chat": {"tasks": []}}}}) is None
+    assert trained_tasks({"recipe": {"data": {"mine": {"tasks": ["another"]}}}}) is None
+    assert trained_tasks({}) is None
 
 
 def test_the_seed_decides():

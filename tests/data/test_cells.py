@@ -9,13 +9,15 @@ from autoneural.data.cells import box_vocabulary, cell_targets, check_boxes
 from autoneural.errors import UserError
 
 ROW = {
-    "attributes": {"plate.char 1": "K", "plate.brand": "Velora"},
+    "attributes": {"plate.char 1": "K", "fatigue.mouth": "yawning"},
     "boxes": {"plate.char 1": [0.5, 0.25, 0.53, 0.28], "plate.badge": [0.0, 0.9, 0.2, 1.0]},
 }
 
 
 def test_a_label_is_the_attribute_or_the_name() -> None:
     assert box_vocabulary([ROW, {"boxes": None}, {}]) == ("K", "badge")
+    yawn = {**ROW, "boxes": {"fatigue.mouth": [0, 0, 1, 1]}}
+    assert box_vocabulary([yawn]) == ("mouth yawning",)
 
 
 def test_a_cell_holds_what_has_its_centre_there() -> None:

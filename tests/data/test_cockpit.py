@@ -432,15 +432,11 @@ TELLING = {"sentinel": {"event": "tampering", "face": "covered", "count": "2", "
 def test_every_asked_attribute_shows_in_the_picture(task: str, key: str) -> None:
     scene = next(
         s
-        for s in _scenes(task, 99)
-        if "none" not in (s.attributes.get("object"), s.attributes.get("eyewear"))
-        and "cannot tell" not in s.attributes.values()
-        and (task != "finder" or s.attributes[key] != "none")
         for s in _scenes(task, 400 if task == "sentinel" else 99)
         if s.attributes.items() >= TELLING.get(task, {}).items()
         and "none" not in (s.attributes.get("object"), s.attributes.get("eyewear"))
-        and s.attributes.get("eyes") != "cannot tell"
         and s.attributes.get("manoeuvre") != "none"
+        and (task != "finder" or s.attributes[key] != "none")
         and "cannot tell" not in s.attributes.values()
         and s.attributes.get("who") != "nobody"
     )

@@ -81,7 +81,10 @@ class Task(Protocol):
     def svg(self, scene: Scene) -> str: ...
 
     def boxes(self, scene: Scene) -> dict[str, Box]:
-        """The visible things of the picture that a question or a detector may want, by name."""
+        """The visible things of the picture that a question or a detector may want, by name.
+
+        A box that shows an attribute's value is called as the attribute is.
+        """
         ...
 
     def questions(self, scene: Scene) -> list[Question]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from autoneural.data.cockpit import street
 from autoneural.data.cockpit.base import (
+    Box,
     Question,
     Rng,
     Scene,
@@ -180,6 +181,9 @@ class Boarding:
 
     def svg(self, scene: Scene) -> str:
         return street.street(scene.attributes, scene.params)
+
+    def boxes(self, scene: Scene) -> dict[str, Box]:
+        return {}
 
     def questions(self, scene: Scene) -> list[Question]:
         truth = scene.attributes

@@ -11,6 +11,7 @@ import json
 
 from autoneural.data.cockpit import face, hair
 from autoneural.data.cockpit.base import (
+    Box,
     Question,
     Rng,
     Scene,
@@ -209,6 +210,9 @@ class Fatigue:
 
     def svg(self, scene: Scene) -> str:
         return face.cabin(scene.attributes, scene.params)
+
+    def boxes(self, scene: Scene) -> dict[str, Box]:
+        return {}
 
     def questions(self, scene: Scene) -> list[Question]:
         truth = scene.attributes

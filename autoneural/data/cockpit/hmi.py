@@ -11,6 +11,7 @@ from typing import Any
 
 from autoneural.data.cockpit import cluster
 from autoneural.data.cockpit.base import (
+    Box,
     Question,
     Rng,
     Scene,
@@ -219,6 +220,9 @@ class Hmi:
 
     def svg(self, scene: Scene) -> str:
         return cluster.cluster(scene.attributes, scene.params)
+
+    def boxes(self, scene: Scene) -> dict[str, Box]:
+        return {}
 
     def questions(self, scene: Scene) -> list[Question]:
         truth, lit = scene.attributes, lit_lights(scene.attributes)

@@ -82,7 +82,8 @@ def _row(scenes: Sequence[Scene], questions: Sequence[Question]) -> Row:
     }
     if len(scenes) == 1:
         row["attributes"] = {f"{first.task}.{k}": v for k, v in first.attributes.items()}
-        row["boxes"] = {f"{first.task}.{k}": box for k, box in _boxes(first).items()}
+        boxes = {f"{first.task}.{k}": box for k, box in _boxes(first).items()}
+        row |= {"boxes": boxes} if boxes else {}
     return row
 
 
