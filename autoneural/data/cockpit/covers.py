@@ -1,13 +1,20 @@
-"""What comes between a camera and what it should see: a hand, a mask, a blanket, a glare."""
+"""What comes between a camera and what it should see: a hand, a mask, a blanket, glare, dirt, mist."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from autoneural.data.cockpit.svg import Canvas, dark, light
 
+Spot = tuple[float, float]
 MASK = ("#9cc4dc", "#e8ecee", "#20242c", "#a8cfae")
 MASK_HELD_OUT = ("#c8b8d8", "#8fa0b0")
 BLANKET = ("#e6dcc8", "#7fa8c8", "#c88a9a", "#8fb08a", "#6a6f9a")
 BLANKET_HELD_OUT = ("#d8b070", "#9a86b0")
+SHINE = ("#ffd070", "#a8d0ff")
+SHINE_HELD_OUT = ("#ffb0c0",)
+MUD = ("#6a543c", "#7c6a50", "#57483a")
+MUD_HELD_OUT = ("#74604c", "#5c5444")
 WEAVES = ("checks", "stripes")
 
 
@@ -52,3 +59,38 @@ def blanket(c: Canvas, d: str, color: str, weave: str) -> None:
         if weave == "checks":
             columns = " ".join(f"M{x} 120 Q{x + 12} 200 {x} 300" for x in range(-130, 400, 30))
             c.line(columns, light(color, 0.5), 5, stroke_opacity=0.5)
+
+
+def glare(c: Canvas, x: float, y: float, rx: float, ry: float, color: str) -> None:
+    """A reflection, opaque over the inner two thirds of its ellipse."""
+    stops = ((0, light(color, 0.95), 1), (0.3, light(color, 0.75), 1), (0.54, color, 1),
+             (0.83, color, 0))  # fmt: skip
+    c.ellipse(x, y, rx, ry, c.radial(stops))
+
+
+def _spots(spots: Sequence[Spot], dx: float = 0.0, dy: float = 0.0) -> str:
+    """For a round-ended stroke, which makes each a disc."""
+    return " ".join(f"M{x + dx:.1f} {y + dy:.1f} h0.1" for x, y in spots)
+
+
+def mud(c: Canvas, spots: Sequence[Spot], color: str, size: float) -> None:
+    """Splashes of dried mud around the spots, opaque as wide as `size`."""
+    c.line(_spots(spots, 1, 2), dark(color, 0.45), size * 1.1)
+    c.line(_spots(spots), color, size)
+    c.line(_spots(spots, -size * 0.12, -size * 0.12), light(color, 0.1), size * 0.55)
+    c.line(_spots(spots, size * 0.1, size * 0.2), dark(color, 0.25), size * 0.2)
+    specks = [(x + (i % 5 - 2) * size * 0.4, y + (i % 3 - 1) * size * 0.75)
+              for i, (x, y) in enumerate(spots)]  # fmt: skip
+    c.line(_spots(specks), dark(color, 0.2), size * 0.12)
+
+
+def mist(c: Canvas, spots: Sequence[Spot], color: str, size: float) -> None:
+    """A lens misted over around the spots, opaque as wide as `size`, with drops running down."""
+    for grow, opacity in ((1.5, 0.35), (1.25, 0.5), (1.0, 0.97)):
+        c.line(_spots(spots), color, size * grow, stroke_opacity=opacity)
+    runs = " ".join(f"M{x:.1f} {y:.1f} q2 {size * 0.3:.1f} 0 {size * 0.6:.1f}"
+                    for x, y in spots[::2])  # fmt: skip
+    c.line(runs, dark(color, 0.25), size * 0.06)
+    ends = [(x, y + size * 0.6) for x, y in spots[::2]]
+    c.line(_spots(ends), dark(color, 0.3), size * 0.13)
+    c.line(_spots(ends, -1, -1), light(color, 0.6), size * 0.05)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from autoneural.data.cockpit import vehicles
+from autoneural.data.cockpit import covers, vehicles
+from autoneural.data.cockpit.base import CANNOT_TELL
 from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, mix
 
 PAINT = ("#c23b32", "#2c5aa0", "#d9dce0", "#3f4650", "#e0a526", "#2f7d5b", "#f2f2ee", "#7a4fa0")
@@ -30,7 +31,7 @@ ROAD = {"day": "#6e7278", "dusk": "#504c56", "night": "#24272f"}
 VERGE = {"day": "#8fa06a", "dusk": "#5a5648", "night": "#161c1c"}
 
 
-def _sky(c: Canvas, truth: dict[str, str], horizon: float) -> None:
+def sky(c: Canvas, truth: dict[str, str], horizon: float) -> None:
     colors = SKY[truth["light"]]
     if truth["weather"] != "dry":
         colors = tuple(mix(color, "#8a9098" if truth["light"] == "day" else "#30343c", 0.55)
@@ -148,6 +149,11 @@ def _road(c: Canvas, truth: dict[str, str], horizon: float) -> None:
 def _ground(c: Canvas, truth: dict[str, str], horizon: float) -> None:
     """What lies beside the door that is ajar."""
     sign = -1 if truth["door"] == "left" else 1
+    near, far = (0.5 * (168 - horizon), 0.74 * (226 - horizon)) if truth["ground"] == "kerb" else (
+        52, 144
+    )  # fmt: skip
+    top, bottom = (168, 226) if truth["ground"] == "kerb" else (190, 220)
+    c.mark("ground", 128 + min(sign * near, sign * far), top, far - near, bottom - top)
     if truth["ground"] == "kerb":
         stone = {"day": "#d6d2c8", "dusk": "#b09c98", "night": "#70747e"}[truth["light"]]
         c.path(_band(sign * 0.5, sign * 0.54, 168, 260, horizon), dark(stone, 0.55))
@@ -190,6 +196,7 @@ def _own_car(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
             stroke=dark(paint, 0.65),
             stroke_width=2.5,
         )
+        c.mark("door", 69, 206, 60, 54)
         c.path("M69 224 L121 207 L126 213 L70 232 Z", light(paint, 0.5))
         c.rect(101, 226, 19, 7, "#e4e8ec", rx=3, stroke="#30343a", stroke_width=1.5)
 
@@ -204,19 +211,51 @@ def _weather(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
         c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[40:]), "#ffffff", 7.5, opacity=0.9)
 
 
-def street(truth: dict[str, str], look: dict[str, Any]) -> str:
-    """The SVG of a view back with attributes `truth` and appearance `look`."""
+def _approaching(c: Canvas, truth: dict[str, str], look: dict[str, Any], horizon: float) -> None:
+    depth, thing = look["y"] - horizon, truth["object"]
+    x = 128 + (-1 if truth["side"] == "left" else 1) * look["lane"] * depth
+    with c.group(transform=f"translate({x:.2f} {look['y']}) scale({depth / 100:.3f})"):
+        left, top, right, bottom = vehicles.EXTENT[thing]
+        top += 12 if (thing, look["body"]) == ("car", "saloon") else 0
+        c.mark("object", left, top, right - left, bottom - top)
+        vehicles.DRAW[thing](c, look, truth["light"] != "day")
+
+
+def _lens(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
+    """What lies on the lens: before all that may come, or as a stain that hides nothing asked."""
+    if truth["object"] != CANNOT_TELL:
+        if look["stain"]:
+            covers.mud(c, _stain(look), look["mud"], 20)
+        return
+    jitter = look["blocks"]
+    spots = [(column * 43.0 + 10 * jitter[row * 6 + column % 6] - 5, 88 + row * 25.0)
+             for row in range(4) for column in range(7)]  # fmt: skip
+    if look["cover"] == "mud":
+        covers.mud(c, spots, look["mud"], 60)
+    elif look["cover"] == "mist":
+        pale = {"day": "#ccd4da", "dusk": "#a8989c", "night": "#4a525e"}[truth["light"]]
+        covers.mist(c, spots, pale, 60)
+    else:
+        covers.glare(c, 128, 126, 200, 108, look["shine"])
+
+
+def _stain(look: dict[str, Any]) -> list[covers.Spot]:
+    x, y = look["stain"]
+    return [(x + 44 * (look["blocks"][i] - 0.5), y + 24 * (look["blocks"][i + 9] - 0.5))
+            for i in range(7)]  # fmt: skip
+
+
+def street(truth: dict[str, str], look: dict[str, Any]) -> Canvas:
+    """A view back with attributes `truth` and appearance `look`."""
     c, horizon = Canvas(), look["horizon"]
-    _sky(c, truth, horizon)
+    sky(c, truth, horizon)
     PLACE[look["place"]](c, truth, look, horizon)
     with c.group(transform=f"translate({look['shift']} 0)"):
         _road(c, truth, horizon)
         _ground(c, truth, horizon)
-        if truth["object"] != "none":
-            depth = look["y"] - horizon
-            x = 128 + (-1 if truth["side"] == "left" else 1) * look["lane"] * depth
-            with c.group(transform=f"translate({x:.2f} {look['y']}) scale({depth / 100:.3f})"):
-                vehicles.DRAW[truth["object"]](c, look, truth["light"] != "day")
+        if truth["object"] not in ("none", CANNOT_TELL):
+            _approaching(c, truth, look, horizon)
         _own_car(c, truth, look)
     _weather(c, truth, look)
-    return c.text()
+    _lens(c, truth, look)
+    return c
