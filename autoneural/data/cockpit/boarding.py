@@ -211,7 +211,8 @@ class Boarding:
         nothing = {"object": "nothing", "distance": "nothing there", "side": "nothing there"}
         found, ground = self.boxes(scene), truth["ground"]
         things = THINGS if ground == "clear" else {**THINGS, "ground": f"the {ground}"}
-        thing = pick(rng, grid.tellable(found, things))
+        sought = {k: 2.5 if k == "object" else 1.0 for k in grid.tellable(found, things)}
+        thing = weighted(rng, sought)
         hidden = thing == "object" and truth["object"] == CANNOT_TELL
         fields = {key: truth[key] for key in ("object", "side", "action")}
         answers = {

@@ -43,8 +43,8 @@ def _window(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
             (48, 92, 4, "#ff6050"),
             (228, 84, 6, "#ffe8b0"),
         ):
-            c.circle(x, y, r * 2.2, color, opacity=0.25)
-            c.circle(x, y, r, color, opacity=0.85)
+            c.circle(x, y, r * 2.2, color, fill_opacity=0.25)
+            c.circle(x, y, r, color, fill_opacity=0.85)
 
 
 def _seat(c: Canvas, look: dict[str, Any]) -> None:
@@ -63,7 +63,7 @@ def _seat(c: Canvas, look: dict[str, Any]) -> None:
     )
     if look["seat_style"] == "split":
         c.line("M128 34 V128", dark(seat, 0.55), 8)
-    c.line("M44 180 V256 M212 180 V256", light(seat, 0.3), 2, opacity=0.5)
+    c.line("M44 180 V256 M212 180 V256", light(seat, 0.3), 2, stroke_opacity=0.5)
 
 
 def _torso(c: Canvas, look: dict[str, Any]) -> None:
@@ -74,11 +74,13 @@ def _torso(c: Canvas, look: dict[str, Any]) -> None:
     )
     body = "M100 196 C60 204 26 214 14 270 H242 C230 214 196 204 156 196 C146 218 110 218 100 196 Z"
     c.path(body, cloth)  # flat with two shadows: a gradient this large costs milliseconds
-    c.path("M14 270 C26 214 60 204 100 196 C70 214 50 236 48 270 Z", dark(cloth, 0.3), opacity=0.7)
+    c.path(
+        "M14 270 C26 214 60 204 100 196 C70 214 50 236 48 270 Z", dark(cloth, 0.3), fill_opacity=0.7
+    )
     c.path(
         "M242 270 C230 214 196 204 156 196 C186 214 206 236 208 270 Z",
         dark(cloth, 0.4),
-        opacity=0.7,
+        fill_opacity=0.7,
     )
     c.line("M52 270 C54 246 56 238 62 230 M204 270 C202 246 200 238 194 230", dark(cloth, 0.4), 2)
     trim = light(cloth, 0.45) if luma(cloth) < 0.55 else dark(cloth, 0.3)
@@ -119,7 +121,10 @@ def cabin(truth: dict[str, str], look: dict[str, Any]) -> Canvas:
         f"rotate({look['tilt']} 0 70) scale({look['width']} 1)"
     )
     body = f"translate({look['dx'] * 0.6} 0)"
-    driver = f"translate({128 + look['shift']} 266) scale({look['zoom']}) translate(-128 -266)"
+    driver = (
+        f"translate({128 + look['shift']} {266 + look['drop']}) scale({look['zoom']}) "
+        "translate(-128 -266)"
+    )
     with c.group(transform=driver):
         with c.group(transform=body):
             _seat(c, look)

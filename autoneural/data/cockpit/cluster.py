@@ -140,15 +140,15 @@ def _speed(c: Canvas, style: Style, layout: Layout, truth: dict[str, str], look:
         c.mark(key, start - edges[-1] / 2, -27, end - start, 47)
     c.label(0, 38, "km/h", 14, fill=mix(style.ground, style.ink, 0.75), **style.font)
     if hidden:
-        covers.glare(c, 0, 0, *((98, 98) if layout.dial else (92, 66)), look["shine"])
+        covers.glare(c, 0, 0, *((80, 80) if layout.dial else (74, 50)), look["shine"])
 
 
 def _sign(c: Canvas, style: Style, number: str, look: Look, left: bool) -> None:
     """What hides it hides whether there is one."""
     if number == CANNOT_TELL and look["cover"] == "glare":
-        covers.glare(c, 0, 0, 48, 48, look["shine"])
+        covers.glare(c, 0, 0, 39, 39, look["shine"])
     elif number == CANNOT_TELL:
-        with c.group(transform="scale(-1 1)" if left else "scale(1 1)"):
+        with c.group(transform=f"scale({-1 if left else 1} 1) translate(6 0)"):
             covers.hand(c, look["skin"], look["cloth"])
     elif number != "none":
         c.mark("sign", -29, -29, 58, 58)
@@ -290,5 +290,5 @@ def cluster(truth: dict[str, str], look: Look) -> Canvas:
                     _body(c, style, truth, look)
             top += BANDS[band]
     if look["glare"]:
-        c.path("M150 0 L210 0 L110 256 L50 256 Z", "#ffffff", opacity=0.06)
+        c.path("M150 0 L210 0 L110 256 L50 256 Z", "#ffffff", fill_opacity=0.06)
     return c

@@ -62,8 +62,8 @@ def blanket(c: Canvas, d: str, color: str, weave: str) -> None:
 
 
 def glare(c: Canvas, x: float, y: float, rx: float, ry: float, color: str) -> None:
-    """A reflection, opaque over the inner two thirds of its ellipse."""
-    stops = ((0, light(color, 0.95), 1), (0.3, light(color, 0.75), 1), (0.54, color, 1),
+    """A reflection, opaque over the inner four fifths of its ellipse."""
+    stops = ((0, light(color, 0.95), 1), (0.3, light(color, 0.75), 1), (0.66, color, 1),
              (0.83, color, 0))  # fmt: skip
     c.ellipse(x, y, rx, ry, c.radial(stops))
 
@@ -73,24 +73,27 @@ def _spots(spots: Sequence[Spot], dx: float = 0.0, dy: float = 0.0) -> str:
     return " ".join(f"M{x + dx:.1f} {y + dy:.1f} h0.1" for x, y in spots)
 
 
-def mud(c: Canvas, spots: Sequence[Spot], color: str, size: float) -> None:
-    """Splashes of dried mud around the spots, opaque as wide as `size`."""
-    c.line(_spots(spots, 1, 2), dark(color, 0.45), size * 1.1)
+def mud(c: Canvas, spots: Sequence[Spot], grains: Sequence[Spot], color: str, size: float) -> None:
+    """Splashes of mud around the spots, opaque as wide as `size`, with lumps at the grains."""
+    c.line(_spots(spots), color, size * 1.3, stroke_opacity=0.45)
     c.line(_spots(spots), color, size)
-    c.line(_spots(spots, -size * 0.12, -size * 0.12), light(color, 0.1), size * 0.55)
-    c.line(_spots(spots, size * 0.1, size * 0.2), dark(color, 0.25), size * 0.2)
-    specks = [(x + (i % 5 - 2) * size * 0.4, y + (i % 3 - 1) * size * 0.75)
-              for i, (x, y) in enumerate(spots)]  # fmt: skip
-    c.line(_spots(specks), dark(color, 0.2), size * 0.12)
+    third = len(grains) // 3
+    for share, tone, wide in (
+        (grains[:third], dark(color, 0.28), 0.34),
+        (grains[third:-third], light(color, 0.12), 0.26),
+        (grains[-third:], dark(color, 0.45), 0.12),
+    ):
+        c.line(_spots(share), tone, max(size * wide, 3), stroke_opacity=0.8)
 
 
-def mist(c: Canvas, spots: Sequence[Spot], color: str, size: float) -> None:
-    """A lens misted over around the spots, opaque as wide as `size`, with drops running down."""
-    for grow, opacity in ((1.5, 0.35), (1.25, 0.5), (1.0, 0.97)):
+def mist(c: Canvas, spots: Sequence[Spot], grains: Sequence[Spot], color: str, size: float) -> None:
+    """A lens misted over around the spots, opaque as wide as `size`, drops running down it."""
+    for grow, opacity in ((1.45, 0.3), (1.3, 0.4), (1.15, 0.5), (1.0, 0.97)):
         c.line(_spots(spots), color, size * grow, stroke_opacity=opacity)
-    runs = " ".join(f"M{x:.1f} {y:.1f} q2 {size * 0.3:.1f} 0 {size * 0.6:.1f}"
-                    for x, y in spots[::2])  # fmt: skip
-    c.line(runs, dark(color, 0.25), size * 0.06)
-    ends = [(x, y + size * 0.6) for x, y in spots[::2]]
-    c.line(_spots(ends), dark(color, 0.3), size * 0.13)
-    c.line(_spots(ends, -1, -1), light(color, 0.6), size * 0.05)
+    c.line(_spots(grains), light(color, 0.25), size * 0.06)
+    ends = grains[::5]
+    runs = " ".join(f"M{x:.1f} {y - 26 - i % 3 * 9:.1f} q3 8 0 {14 + i % 3 * 9} T{x:.1f} {y:.1f}"
+                    for i, (x, y) in enumerate(ends))  # fmt: skip
+    c.line(runs, dark(color, 0.22), 4)
+    c.line(_spots(ends), dark(color, 0.35), 9)
+    c.line(_spots(ends, -1, -1.5), light(color, 0.7), 3.5)

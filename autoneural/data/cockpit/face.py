@@ -55,7 +55,7 @@ def _eye(
     skin = look["skin"]
     lash = dark(skin, 0.82)
     with c.group(transform=f"translate({x} -8)"):
-        c.ellipse(0, 0, 21, 16, dark(skin, 0.35), opacity=0.35)
+        c.ellipse(0, 0, 21, 16, dark(skin, 0.35), fill_opacity=0.35)
         if openness == "closed":
             c.path("M-17 1 Q0 -15 17 1 Q0 15 -17 1 Z", light(skin, 0.1))
             c.line("M-17 2 Q0 13 17 2", lash, 4.2)
@@ -121,7 +121,7 @@ def _eyewear(c: Canvas, kind: str) -> None:
         if kind == "sunglasses":
             fill = c.linear(((0, "#0c0d12"), (0.6, "#23262e"), (1, "#565c68")))
             c.rect(x - 22, -25, 44, 33, fill, rx=12, stroke="#050506", stroke_width=2.5)
-            c.line(f"M{x - 12} -4 L{x - 2} -18", "#ffffff", 3, opacity=0.35)
+            c.line(f"M{x - 12} -4 L{x - 2} -18", "#ffffff", 3, stroke_opacity=0.35)
         else:
             c.rect(
                 x - 21,
@@ -134,7 +134,7 @@ def _eyewear(c: Canvas, kind: str) -> None:
                 stroke=frame,
                 stroke_width=3,
             )
-            c.line(f"M{x - 12} -16 L{x - 16} -8", "#ffffff", 2.5, opacity=0.6)
+            c.line(f"M{x - 12} -16 L{x - 16} -8", "#ffffff", 2.5, stroke_opacity=0.6)
     for sign in (-1, 1):
         c.line(f"M{sign * 46} -14 L{sign * 56} -18", frame, 4)
 
@@ -158,7 +158,7 @@ def _features(c: Canvas, truth: dict[str, str], look: dict[str, Any], pose: Pose
         c.path(
             f"M{nose - 4} -8 L{nose - 9} 17 Q{nose} 24 {nose + 9} 17 L{nose + 4} -8 Z",
             dark(skin, 0.1),
-            opacity=0.7,
+            fill_opacity=0.7,
         )
         c.line(f"M{nose - 9} 17 Q{nose} 24 {nose + 9} 17", dark(skin, 0.42), 2.4)
         if truth["mouth"] != CANNOT_TELL:
@@ -194,9 +194,9 @@ def head(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
         ),
     )
     if look["beard"]:
-        with c.group(clip_path=c.clip(shape), opacity=0.75):
+        with c.group(clip_path=c.clip(shape)):
             d = f"M-56 2 C-46 26 -34 24 {pose.x} 22 C34 24 46 26 56 2 L56 90 H-56 Z"
-            c.path(d, look["hair"])
+            c.path(d, look["hair"], fill_opacity=0.75)
     hair_front(
         c,
         "short" if covered and look["hair_style"] == "curly" else look["hair_style"],

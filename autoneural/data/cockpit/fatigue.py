@@ -180,10 +180,15 @@ def _attributes(rng: Rng) -> dict[str, str]:
 
 
 def _place(rng: Rng, phone: str) -> dict[str, float]:
-    """Where the driver sits in the picture; a phone stays within it."""
+    """Where the driver is in the picture; a phone stays within it."""
     free = {"left": (0, 1), "right": (-1, 0)}.get(phone, (-1, 0, 1))
-    shift = pick(rng, free) * 42 + uniform(rng, -9, 9)
-    return {"shift": round(shift, 3), "zoom": uniform(rng, 0.84, 1.02)}
+    return {
+        "shift": round(pick(rng, free) * 52 + uniform(rng, -8, 8), 3),
+        "drop": round(pick(rng, (2, 28)) + uniform(rng, -4, 6), 3),
+        "zoom": uniform(rng, 0.84, 1.02),
+        "dx": uniform(rng, -10, 10),
+        "dy": uniform(rng, -4, 10),
+    }
 
 
 def _params(rng: Rng, split: Split, attributes: dict[str, str]) -> dict:
@@ -214,8 +219,6 @@ def _params(rng: Rng, split: Split, attributes: dict[str, str]) -> dict:
         "beard": chance(rng, 0.22),
         "width": uniform(rng, 0.92, 1.06),
         "tilt": uniform(rng, 8, 20) * pick(rng, (-1, 1)) if asleep else uniform(rng, -7, 7),
-        "dx": uniform(rng, -14, 14),
-        "dy": uniform(rng, -4, 10),
         "scale": uniform(rng, 0.92, 1.08),
         **_place(rng, attributes["phone"]),
         "camera": camera(
@@ -255,7 +258,8 @@ class Fatigue:
         rest = "needs a break" if truth["break"] == "yes" else "needs no break"
         fields = {key: truth[key] for key in ("eyes", "mouth", "state")}
         found = self.boxes(scene)
-        thing = pick(rng, grid.tellable(found, THINGS))
+        sought = {k: 1.0 if k in found else 0.3 for k in grid.tellable(found, THINGS)}
+        thing = weighted(rng, sought)
         hidden = thing == "mouth" and truth["mouth"] == CANNOT_TELL
         answers = {
             **{kind: truth[kind] for kind in ("eyes", "mouth", "gaze", "belt", "state", "break")},

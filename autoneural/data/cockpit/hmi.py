@@ -301,7 +301,9 @@ class Hmi:
 
     def caption(self, scene: Scene) -> str:
         truth, lit = scene.attributes, lit_lights(scene.attributes)
-        lights = f"the warning lights {' and '.join(lit)} are on" if lit else "no warning light is on"
+        lights = (
+            f"the warning lights {' and '.join(lit)} are on" if lit else "no warning light is on"
+        )
         lights = f"the {lit[0]} warning light is on" if len(lit) == 1 else lights
         route = "no route" if truth["manoeuvre"] == "none" else (
             f"{truth['manoeuvre']} in {truth['distance']}"

@@ -59,7 +59,7 @@ def _city(c: Canvas, truth: dict[str, str], look: dict[str, Any], horizon: float
         windows += [
             f"M{x + 5} {horizon - rise + 6 + 9 * k} h4 m5 0 h4" for k in range(int(rise // 9))
         ]
-    c.line(" ".join(windows), lamp, 3.5, stroke_linecap="butt", opacity=0.7)
+    c.line(" ".join(windows), lamp, 3.5, stroke_linecap="butt", stroke_opacity=0.7)
 
 
 def _trees(c: Canvas, truth: dict[str, str], look: dict[str, Any], horizon: float) -> None:
@@ -167,7 +167,7 @@ def _ground(c: Canvas, truth: dict[str, str], horizon: float) -> None:
         x = 128 + sign * 98
         c.ellipse(x, 205, 46, 15, dark(ROAD[truth["light"]], 0.5))
         c.ellipse(x, 205, 43, 13, sky)
-        c.ellipse(x - 8, 202, 24, 6, light(sky, 0.45), opacity=0.8)
+        c.ellipse(x - 8, 202, 24, 6, light(sky, 0.45), fill_opacity=0.8)
         c.line(f"M{x + 6} 210 h22 M{x - 30} 207 h12", light(sky, 0.6), 2)
 
 
@@ -182,7 +182,7 @@ def _own_car(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
         stroke_width=2,
     )
     c.path("M80 260 L88 222 Q90 216 98 216 H158 Q166 216 168 222 L176 260 Z", "#1a222c")
-    c.path("M92 260 L100 222 H120 L104 260 Z", "#5a6c80", opacity=0.5)
+    c.path("M92 260 L100 222 H120 L104 260 Z", "#5a6c80", fill_opacity=0.5)
     c.line("M72 212 Q128 204 184 212", light(paint, 0.5), 2)
     sign = -1 if truth["door"] == "left" else 1
     gap = sign * 64 + 128
@@ -205,10 +205,14 @@ def _weather(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
     drops = look["drops"]
     pairs = list(zip(drops[::2], drops[1::2], strict=True))
     if truth["weather"] == "rain":
-        c.line(" ".join(f"M{x} {y} l-5 17" for x, y in pairs), "#dce8f4", 1.6, opacity=0.55)
+        c.line(" ".join(f"M{x} {y} l-5 17" for x, y in pairs), "#dce8f4", 1.6, stroke_opacity=0.55)
     elif truth["weather"] == "snow":
-        c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[:40]), "#ffffff", 4.5, opacity=0.9)
-        c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[40:]), "#ffffff", 7.5, opacity=0.9)
+        c.line(
+            " ".join(f"M{x} {y} h0.1" for x, y in pairs[:40]), "#ffffff", 4.5, stroke_opacity=0.9
+        )
+        c.line(
+            " ".join(f"M{x} {y} h0.1" for x, y in pairs[40:]), "#ffffff", 7.5, stroke_opacity=0.9
+        )
 
 
 def _approaching(c: Canvas, truth: dict[str, str], look: dict[str, Any], horizon: float) -> None:
@@ -221,28 +225,30 @@ def _approaching(c: Canvas, truth: dict[str, str], look: dict[str, Any], horizon
         vehicles.DRAW[thing](c, look, truth["light"] != "day")
 
 
+def _scattered(look: dict[str, Any], x: float, y: float, w: float, h: float) -> list[covers.Spot]:
+    """Points of a rectangle."""
+    drops = [drop / SIDE for drop in look["drops"]]
+    return [(x + w * a, y + h * b) for a, b in zip(drops[::2], drops[1::2], strict=True)]
+
+
 def _lens(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
     """What lies on the lens: before all that may come, or as a stain that hides nothing asked."""
     if truth["object"] != CANNOT_TELL:
         if look["stain"]:
-            covers.mud(c, _stain(look), look["mud"], 20)
-        return
-    jitter = look["blocks"]
-    spots = [(column * 43.0 + 10 * jitter[row * 6 + column % 6] - 5, 88 + row * 25.0)
-             for row in range(4) for column in range(7)]  # fmt: skip
-    if look["cover"] == "mud":
-        covers.mud(c, spots, look["mud"], 60)
-    elif look["cover"] == "mist":
-        pale = {"day": "#ccd4da", "dusk": "#a8989c", "night": "#4a525e"}[truth["light"]]
-        covers.mist(c, spots, pale, 60)
+            x, y = look["stain"]
+            lumps = _scattered(look, x - 24, y - 13, 48, 26)
+            covers.mud(c, lumps[:7], lumps, look["mud"], 17)
+    elif look["cover"] == "glare":
+        covers.glare(c, 128, 126, 166, 90, look["shine"])
     else:
-        covers.glare(c, 128, 126, 200, 108, look["shine"])
-
-
-def _stain(look: dict[str, Any]) -> list[covers.Spot]:
-    x, y = look["stain"]
-    return [(x + 44 * (look["blocks"][i] - 0.5), y + 24 * (look["blocks"][i + 9] - 0.5))
-            for i in range(7)]  # fmt: skip
+        spots = [(column * 32.0, 89 + row * 25.0) for row in range(4) for column in range(9)]
+        grains = _scattered(look, -10, 62, 276, 130)
+        ragged = _scattered(look, -10, 78, 276, 96)
+        if look["cover"] == "mud":
+            covers.mud(c, spots + ragged[:30], grains, look["mud"], 54)
+        else:
+            pale = {"day": "#ccd4da", "dusk": "#a8989c", "night": "#4a525e"}[truth["light"]]
+            covers.mist(c, spots + ragged[:20], grains, pale, 54)
 
 
 def street(truth: dict[str, str], look: dict[str, Any]) -> Canvas:
