@@ -51,7 +51,7 @@ LAYOUTS_BY_NAME = {
 }  # fmt: skip
 LAYOUTS = ("left", "right", "centre", "east", "west")
 LAYOUTS_HELD_OUT = ("tower", "mirror")
-PLACES = ("hundreds", "tens", "ones")
+DIGITS = ("hundreds", "tens", "ones")
 BANDS = {"lights": 48, "tabs": 46, "body": 158}
 """Heights, 252 in all."""
 ORDERS = (
@@ -127,28 +127,35 @@ def _dial(c: Canvas, style: Style, digits: str, ring: str) -> None:
                 c.line("M50 0 H56", style.ink, 2)
 
 
+def _number(c: Canvas, style: Style, truth: dict[str, str], font: str) -> None:
+    shown = [key for key in DIGITS if truth[key] != "none"]
+    digits = "".join(truth[key] for key in shown)
+    edges = advances(font, digits, 60)
+    for key, start, end in zip(shown, edges, edges[1:], strict=False):
+        c.mark(key, start - edges[-1] / 2, -27, end - start, 47)
+    c.label(0, 18, digits, 60, fill=style.ink, **style.font)
+
+
 def _speed(c: Canvas, style: Style, layout: Layout, truth: dict[str, str], look: Look) -> None:
     """The number, or the reflection that hides it."""
     hidden = truth["ones"] == CANNOT_TELL
-    shown = [] if hidden else [key for key in PLACES if truth[key] != "none"]
-    digits = "".join(truth[key] for key in shown)
     if layout.dial:
-        _dial(c, style, digits, look["ring"])
-    c.label(0, 18, digits, 60, fill=style.ink, **style.font)
-    edges = advances(look["fonts"][0], digits, 60)
-    for key, start, end in zip(shown, edges, edges[1:], strict=False):
-        c.mark(key, start - edges[-1] / 2, -27, end - start, 47)
+        speed = "".join(truth[key] for key in DIGITS if truth[key] not in ("none", CANNOT_TELL))
+        _dial(c, style, speed, look["ring"])
+    if not hidden:
+        _number(c, style, truth, look["fonts"][0])
     c.label(0, 38, "km/h", 14, fill=mix(style.ground, style.ink, 0.75), **style.font)
     if hidden:
-        covers.glare(c, 0, 0, *((80, 80) if layout.dial else (74, 50)), look["shine"])
+        covers.glare(c, 0, 0, *((80, 80) if layout.dial else (64, 46)), look["shine"])
 
 
-def _sign(c: Canvas, style: Style, number: str, look: Look, left: bool) -> None:
-    """What hides it hides whether there is one."""
-    if number == CANNOT_TELL and look["cover"] == "glare":
+def _sign(c: Canvas, style: Style, number: str, look: Look, layout: Layout) -> None:
+    """What hides it hides whether there is one; a hand has room where no dial is."""
+    if number == CANNOT_TELL and (layout.dial or look["cover"] == "glare"):
         covers.glare(c, 0, 0, 39, 39, look["shine"])
     elif number == CANNOT_TELL:
-        with c.group(transform=f"scale({-1 if left else 1} 1) translate(6 0)"):
+        side = -1 if layout.sign[0] < SIDE / 2 else 1
+        with c.group(transform=f"scale({side} 1) translate(6 0)"):
             covers.hand(c, look["skin"], look["cloth"])
     elif number != "none":
         c.mark("sign", -29, -29, 58, 58)
@@ -175,15 +182,18 @@ def _distance(c: Canvas, style: Style, text: str, font: str) -> None:
 
 
 def _gear(c: Canvas, style: Style, gear: str) -> None:
-    """The selected letter twice as large as the others, on a plate."""
     for index, letter in enumerate("PRND"):
-        x, chosen = (index - 1.5) * 27, letter == gear
-        if chosen:
-            c.rect(x - 17, -18, 34, 36, style.accent, rx=7)
-            c.mark("gear", x - 17, -18, 34, 36)
-        color = dark(style.accent, 0.88) if chosen else mix(style.ground, style.ink, 0.35)
-        size = 34 if chosen else 16
-        c.label(x, size * 0.36, letter, size, fill=color, **style.font)
+        _letter(c, style, letter, (index - 1.5) * 27, letter == gear)
+
+
+def _letter(c: Canvas, style: Style, letter: str, x: float, chosen: bool) -> None:
+    """The chosen one twice as large as the others, on a plate."""
+    if chosen:
+        c.rect(x - 17, -18, 34, 36, style.accent, rx=7)
+        c.mark("gear", x - 17, -18, 34, 36)
+    color = dark(style.accent, 0.88) if chosen else mix(style.ground, style.ink, 0.35)
+    size = 34 if chosen else 16
+    c.label(x, size * 0.36, letter, size, fill=color, **style.font)
 
 
 def _gauge(c: Canvas, style: Style, level: str, lean: float) -> None:
@@ -268,7 +278,7 @@ def _body(c: Canvas, style: Style, truth: dict[str, str], look: Look) -> None:
     with c.group(transform=_at(layout.speed, j[0] / 2, j[1] / 2)):
         _speed(c, style, layout, truth, look)
     with c.group(transform=_at(layout.sign, j[4] / 2, j[5] / 2)):
-        _sign(c, style, truth["sign"], look, left=layout.sign[0] < SIDE / 2)
+        _sign(c, style, truth["sign"], look, layout)
 
 
 def cluster(truth: dict[str, str], look: Look) -> Canvas:

@@ -1,4 +1,4 @@
-"""What comes between a camera and what it should see: a hand, a mask, a blanket, glare, dirt, mist."""
+"""What hides things from a camera: a hand, a mask, a blanket, glare, mud, mist."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def mask(c: Canvas, color: str) -> None:
     c.path("M-38 14 Q0 -2 38 14 L43 44 Q28 72 0 75 Q-28 72 -43 44 Z",
            c.linear(((0, light(color, 0.3)), (1, dark(color, 0.2)))), **edge)  # fmt: skip
     c.line("M-38 28 Q0 18 38 28 M-40 40 Q0 32 40 40 M-38 52 Q0 48 38 52", dark(color, 0.3), 1.8)
-    c.mark("mask", -44, 5, 88, 71)
+    c.mark("mask", -57, -5, 114, 81)
 
 
 def mask_at_chin(c: Canvas, color: str, jaw: float) -> None:

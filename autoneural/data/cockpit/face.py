@@ -114,7 +114,7 @@ def _mouth(c: Canvas, kind: str, y: float, skin: str) -> None:
 def _eyewear(c: Canvas, kind: str) -> None:
     if kind == "none":
         return
-    c.mark("eyewear", -49, -27, 98, 38)
+    c.mark("eyewear", -58, -27, 116, 38)
     frame = "#15151a"
     c.line("M-9 -10 Q0 -15 9 -10", frame, 4)
     for x in (-25, 25):
@@ -217,6 +217,13 @@ def hand(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
         covers.hand(c, look["skin"], look["cloth"])
 
 
+def _handset(c: Canvas) -> None:
+    fill = c.linear(((0, "#3a3f48"), (1, "#0b0c10")), x2=1.0)
+    c.rect(-15, -48, 30, 88, fill, rx=7, stroke="#d4d8de", stroke_width=2.5)
+    c.circle(3, -36, 4, "#8088a0")
+    c.mark("phone", -16, -49, 32, 90)
+
+
 def phone(c: Canvas, side: str, look: dict[str, Any]) -> None:
     """A hand from below holding a phone against the ear; drawn for the right, mirrored for left."""
     skin = look["skin"]
@@ -230,18 +237,7 @@ def phone(c: Canvas, side: str, look: dict[str, Any]) -> None:
             c.linear(((0, skin), (1, dark(skin, 0.25))), x2=1.0, y2=0.4),
         )
         with c.group(transform="translate(66 4) rotate(8)"):
-            c.rect(
-                -15,
-                -48,
-                30,
-                88,
-                c.linear(((0, "#3a3f48"), (1, "#0b0c10")), x2=1.0),
-                rx=7,
-                stroke="#d4d8de",
-                stroke_width=2.5,
-            )
-            c.circle(3, -36, 4, "#8088a0")
-            c.mark("phone", -16, -49, 32, 90)
+            _handset(c)
         for index in range(4):
             c.rect(
                 60,

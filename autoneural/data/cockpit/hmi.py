@@ -173,7 +173,7 @@ def speed_of(truth: dict[str, str]) -> str:
     """The number its digit attributes spell."""
     if truth["ones"] == CANNOT_TELL:
         return CANNOT_TELL
-    return "".join(truth[key] for key in cluster.PLACES if truth[key] != "none")
+    return "".join(truth[key] for key in cluster.DIGITS if truth[key] != "none")
 
 
 def _speed(rng: Rng, gear: str) -> int:
@@ -200,7 +200,7 @@ def _attributes(rng: Rng) -> dict[str, str]:
     places = [digit.replace(" ", "none") for digit in str(speed).rjust(3)]
     if chance(rng, 0.1):
         places = [CANNOT_TELL] * 3
-    digits = dict(zip(cluster.PLACES, places, strict=True))
+    digits: dict[str, str] = dict(zip(cluster.DIGITS, places, strict=True))
     manoeuvre = pick(rng, ATTRIBUTES["manoeuvre"])
     count = int(weighted(rng, {0: 0.2, 1: 0.36, 2: 0.25, 3: 0.19}))
     lit = set(rng.permutation(len(LIGHTS))[:count].tolist())
@@ -301,10 +301,9 @@ class Hmi:
 
     def caption(self, scene: Scene) -> str:
         truth, lit = scene.attributes, lit_lights(scene.attributes)
-        lights = (
-            f"the warning lights {' and '.join(lit)} are on" if lit else "no warning light is on"
-        )
-        lights = f"the {lit[0]} warning light is on" if len(lit) == 1 else lights
+        lights = f"the warning lights {' and '.join(lit)} are on"
+        if len(lit) < 2:
+            lights = f"the {lit[0]} warning light is on" if lit else "no warning light is on"
         route = "no route" if truth["manoeuvre"] == "none" else (
             f"{truth['manoeuvre']} in {truth['distance']}"
         )  # fmt: skip

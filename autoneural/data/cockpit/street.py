@@ -149,12 +149,10 @@ def _road(c: Canvas, truth: dict[str, str], horizon: float) -> None:
 def _ground(c: Canvas, truth: dict[str, str], horizon: float) -> None:
     """What lies beside the door that is ajar."""
     sign = -1 if truth["door"] == "left" else 1
-    near, far = (0.5 * (168 - horizon), 0.74 * (226 - horizon)) if truth["ground"] == "kerb" else (
-        52, 144
-    )  # fmt: skip
-    top, bottom = (168, 226) if truth["ground"] == "kerb" else (190, 220)
-    c.mark("ground", 128 + min(sign * near, sign * far), top, far - near, bottom - top)
+    x, y = 128 + sign * 98, 205
     if truth["ground"] == "kerb":
+        near, far = 0.5 * (168 - horizon), 0.74 * (260 - horizon)
+        c.mark("ground", 128 + min(sign * near, sign * far), 168, far - near, 92)
         stone = {"day": "#d6d2c8", "dusk": "#b09c98", "night": "#70747e"}[truth["light"]]
         c.path(_band(sign * 0.5, sign * 0.54, 168, 260, horizon), dark(stone, 0.55))
         c.path(_band(sign * 0.54, sign * 0.74, 168, 260, horizon), stone)
@@ -162,13 +160,14 @@ def _ground(c: Canvas, truth: dict[str, str], horizon: float) -> None:
             _band(sign * 0.54, sign * 0.74, y, y + 2, horizon) for y in (180, 196, 216, 240)
         )
         c.path(joints, dark(stone, 0.4))
-    elif truth["ground"] == "puddle":
+        return
+    c.mark("ground", x - 46, y - 15, 92, 30)
+    if truth["ground"] == "puddle":
         sky = {"day": "#b4d4ee", "dusk": "#d09080", "night": "#3a5080"}[truth["light"]]
-        x = 128 + sign * 98
-        c.ellipse(x, 205, 46, 15, dark(ROAD[truth["light"]], 0.5))
-        c.ellipse(x, 205, 43, 13, sky)
-        c.ellipse(x - 8, 202, 24, 6, light(sky, 0.45), fill_opacity=0.8)
-        c.line(f"M{x + 6} 210 h22 M{x - 30} 207 h12", light(sky, 0.6), 2)
+        c.ellipse(x, y, 46, 15, dark(ROAD[truth["light"]], 0.5))
+        c.ellipse(x, y, 43, 13, sky)
+        c.ellipse(x - 8, y - 3, 24, 6, light(sky, 0.45), fill_opacity=0.8)
+        c.line(f"M{x + 6} {y + 5} h22 M{x - 30} {y + 2} h12", light(sky, 0.6), 2)
 
 
 def _own_car(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
@@ -189,16 +188,21 @@ def _own_car(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
     c.path(
         f"M{gap - 5} 216 H{gap + 5} L{gap + sign * 6 + 5} 260 H{gap + sign * 6 - 5} Z", "#08090b"
     )
-    with c.group(transform="translate(128 0)" + (" scale(-1 1)" if sign < 0 else "")):
-        c.path(
-            "M69 224 L121 207 Q128 206 128 213 V260 H70 Z",
-            paint,
-            stroke=dark(paint, 0.65),
-            stroke_width=2.5,
-        )
-        c.mark("door", 69, 206, 60, 54)
-        c.path("M69 224 L121 207 L126 213 L70 232 Z", light(paint, 0.5))
-        c.rect(101, 226, 19, 7, "#e4e8ec", rx=3, stroke="#30343a", stroke_width=1.5)
+    with c.group(transform=f"translate(128 0) scale({sign} 1)"):
+        _door(c, paint)
+
+
+def _door(c: Canvas, paint: str) -> None:
+    """Ajar, on the right."""
+    c.mark("door", 69, 205, 60, 56)
+    c.path(
+        "M69 224 L121 207 Q128 206 128 213 V260 H70 Z",
+        paint,
+        stroke=dark(paint, 0.65),
+        stroke_width=2.5,
+    )
+    c.path("M69 224 L121 207 L126 213 L70 232 Z", light(paint, 0.5))
+    c.rect(101, 226, 19, 7, "#e4e8ec", rx=3, stroke="#30343a", stroke_width=1.5)
 
 
 def _weather(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
@@ -207,12 +211,9 @@ def _weather(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
     if truth["weather"] == "rain":
         c.line(" ".join(f"M{x} {y} l-5 17" for x, y in pairs), "#dce8f4", 1.6, stroke_opacity=0.55)
     elif truth["weather"] == "snow":
-        c.line(
-            " ".join(f"M{x} {y} h0.1" for x, y in pairs[:40]), "#ffffff", 4.5, stroke_opacity=0.9
-        )
-        c.line(
-            " ".join(f"M{x} {y} h0.1" for x, y in pairs[40:]), "#ffffff", 7.5, stroke_opacity=0.9
-        )
+        for flakes, size in ((pairs[:40], 4.5), (pairs[40:], 7.5)):
+            d = " ".join(f"M{x} {y} h0.1" for x, y in flakes)
+            c.line(d, "#ffffff", size, stroke_opacity=0.9)
 
 
 def _approaching(c: Canvas, truth: dict[str, str], look: dict[str, Any], horizon: float) -> None:
