@@ -81,7 +81,7 @@ PROMPTS = {
     "distance": (
         "How far is it to the next manoeuvre?",
         "What distance does the navigation show?",
-        "In how many metres or kilometres is the next turn?",
+        "After how many metres or kilometres does the manoeuvre come?",
     ),
     "charge": (
         "How full is the battery?",
@@ -318,7 +318,7 @@ class Hmi:
 
 def _limit(truth: dict[str, str]) -> str:
     """The sign and what it says about the speed."""
-    if truth["sign"] == "none":
+    if truth["over"] == "no sign":
         return "no sign"
     sign = "a hidden sign" if truth["sign"] == CANNOT_TELL else f"a limit of {truth['sign']}"
     verdict = {
