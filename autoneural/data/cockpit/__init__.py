@@ -1,4 +1,4 @@
-"""Procedural, labelled cockpit pictures: tasks in one file each (see `base` for what they are).
+"""Procedural, labelled cockpit pictures: one file per task (see `base` for what they are).
 
 scene = TASKS["fatigue"].sample(seed=7, split="train")
 pixels = render(scene)                      # uint8 [256, 256, 3]
