@@ -12,7 +12,7 @@ MASK_HELD_OUT = ("#c8b8d8", "#8fa0b0")
 BLANKET = ("#e6dcc8", "#7fa8c8", "#c88a9a", "#8fb08a", "#6a6f9a")
 BLANKET_HELD_OUT = ("#d8b070", "#9a86b0")
 SHINE = ("#ffd070", "#a8d0ff")
-SHINE_HELD_OUT = ("#ffb0c0",)
+SHINE_HELD_OUT = ("#d0c0ff",)
 MUD = ("#6a543c", "#7c6a50", "#57483a")
 MUD_HELD_OUT = ("#74604c", "#5c5444")
 WEAVES = ("checks", "stripes")
@@ -66,6 +66,10 @@ def glare(c: Canvas, x: float, y: float, rx: float, ry: float, color: str) -> No
     stops = ((0, light(color, 0.95), 1), (0.3, light(color, 0.75), 1), (0.66, color, 1),
              (0.83, color, 0))  # fmt: skip
     c.ellipse(x, y, rx, ry, c.radial(stops))
+    across, up = rx * 0.95, ry * 0.95
+    corners = ((x - across, y - up), (x - across, y + up))
+    rays = " ".join(f"M{a} {b} L{2 * x - a} {2 * y - b}" for a, b in corners)
+    c.line(rays, light(color, 0.8), 1.6, stroke_opacity=0.6)
 
 
 def _spots(spots: Sequence[Spot], dx: float = 0.0, dy: float = 0.0) -> str:
