@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +58,7 @@ def _expect_fatigue(scene: Scene) -> dict[str, str]:
         "eyes": t["eyes"],
         "mouth": t["mouth"],
         "phone": "no phone" if t["phone"] == "none" else t["phone"],
+        "where": _cell(scene, *_sought(scene, _FATIGUE_THINGS)),
         "belt": t["belt"],
         "eyewear": "nothing" if t["eyewear"] == "none" else t["eyewear"],
         "state": state,
@@ -65,28 +68,54 @@ def _expect_fatigue(scene: Scene) -> dict[str, str]:
     }
 
 
+_FATIGUE_THINGS = {
+    "cap": ("headwear", "headwear"),
+    "mouth": ("mouth", "mouth"),
+    "phone": ("phone", "phone"),
+    "face": ("face", "state"),
+}
+
+
+def _sought(scene: Scene, things: dict[str, tuple[str, str]]) -> tuple[str, str]:
+    """Box and hiding attribute of the thing that the "where" asks for."""
+    prompt = _prompt(scene, "where")
+    return next(thing for words, thing in things.items() if words in prompt)
+
+
 def _expect_hmi(scene: Scene) -> dict[str, str]:
     t = scene.attributes
+    hidden = t["ones"] == "cannot tell"
     speed = sum(
         int(t[place]) * value
         for place, value in (("hundreds", 100), ("tens", 10), ("ones", 1))
-        if t[place] != "none"
+        if t[place] not in ("none", "cannot tell")
     )
+    limit = 0 if t["sign"] in ("none", "cannot tell") else int(t["sign"])
+    over = "no sign" if t["sign"] == "none" else "cannot tell"
+    over = ("yes" if speed > limit else "no") if limit and not hidden else over
     lit = [key.removeprefix("light ") for key, value in t.items() if value == "on"]
-    signed = t["sign"] != "none"
     asked = next(key for key in _LIGHTS if f" {key} " in _prompt(scene, "light_on"))
     return {
-        "speed": str(speed),
-        "limit": t["sign"] if signed else "no sign",
-        "over": ("yes" if speed > int(t["sign"]) else "no") if signed else "no sign",
-        "gear": t["gear"],
-        "manoeuvre": t["manoeuvre"],
-        "charge": t["charge"],
+        **{key: t[key] for key in ("gear", "manoeuvre", "charge", "temperature", "menu")},
+        "speed": "cannot tell" if hidden else str(speed),
+        "limit": "no sign" if t["sign"] == "none" else t["sign"],
+        "over": over,
+        "distance": "no route" if t["distance"] == "none" else t["distance"],
         "count": str(len(lit)),
         "light_on": "yes" if asked in lit else "no",
-        "menu": t["menu"],
-        **({"light": (lit or ["none"])[0]} if len(lit) < 2 else {}),
+        "where": _cell(scene, *_sought(scene, _HMI_THINGS)),
+        **({"light": (lit or ["none"])[0]} if len(lit) < 2 else {"several": " and ".join(lit)}),
     }
+
+
+_HMI_THINGS = {
+    "sign": ("sign", "sign"),
+    "gear": ("gear", "gear"),
+    "arrow": ("manoeuvre", "manoeuvre"),
+    "charge": ("charge", "charge"),
+    "gauge": ("temperature", "temperature"),
+    "menu": ("menu", "menu"),
+}
 
 
 _LIGHTS = [a.removeprefix("light ") for a in TASKS["hmi"].attributes if a.startswith("light ")]
@@ -96,6 +125,9 @@ def _expect_boarding(scene: Scene) -> dict[str, str]:
     t = scene.attributes
     here = t["side"] == t["door"]
     danger = here and (t["distance"] == "near" or t["object"] in ("car", "scooter"))
+    danger |= t["object"] == "cannot tell"
+    things = {"comes": ("object", "object"), "door": ("door", "door")}
+    things |= dict.fromkeys(("puddle", "kerb"), ("ground", "ground"))
     return {
         "object": t["object"].replace("none", "nothing"),
         "distance": t["distance"].replace("none", "nothing there"),
@@ -105,6 +137,7 @@ def _expect_boarding(scene: Scene) -> dict[str, str]:
         "light": t["light"],
         "weather": t["weather"],
         "action": "wait" if danger else "open",
+        "where": _cell(scene, *_sought(scene, things)),
     }
 
 
@@ -415,7 +448,7 @@ TELLING = {"sentinel": {"event": "tampering", "face": "covered", "count": "2", "
         *(("fatigue", k) for k in ("eyes", "mouth", "gaze", "phone", "belt", "headwear")),
         ("fatigue", "eyewear"),
         *(("hmi", k) for k in ("hundreds", "tens", "ones", "sign", "gear", "charge")),
-        *(("hmi", k) for k in ("manoeuvre", "distance", "menu")),
+        *(("hmi", k) for k in ("manoeuvre", "distance", "menu", "temperature")),
         *(("boarding", k) for k in ("object", "side", "door", "ground", "weather", "light")),
         *(("child", k) for k in ("emotion", "buckled", "toy", "age", "headwear")),
         *(("greeter", k) for k in ("who", "carrying", "owner", "ground", "weather")),
@@ -445,7 +478,7 @@ def test_every_asked_attribute_shows_in_the_picture(task: str, key: str) -> None
             assert _flip(task, scene.seed, **{key: value}) > 40, value
 
 
-def _changed(scene: Scene, **changes: str) -> np.ndarray:
+def _changed(scene: Scene, **changes: Any) -> np.ndarray:
     """Where the picture differs when attributes or colours change: rows and columns in [0, 1]."""
     attributes = {k: changes.get(k, v) for k, v in scene.attributes.items()}
     params = {k: changes.get(k, v) for k, v in scene.params.items()}
@@ -465,19 +498,80 @@ def _changed(scene: Scene, **changes: str) -> np.ndarray:
     ],
 )
 def test_a_box_holds_what_it_names(task: str, name: str, changes: dict[str, str]) -> None:
-    wide, seen = [], 0
+    wide = []
     for scene in _scenes(task, 30):
-        box = TASKS[task].boxes(scene).get(name)
-        at = _changed(scene, **changes)
-        seen += box is not None
-        if box is None or not len(at):
-            continue
-        (top, left), (bottom, right) = at.min(axis=0), at.max(axis=0)
-        outside = (box.left - left, box.top - top, right - box.right, bottom - box.bottom)
-        assert max(outside) < 0.02, (scene.seed, outside)
-        wide.append((right - left) / (box.right - box.left))
-    assert seen > 12
+        wide += _fit(scene, (name,), _changed(scene, **changes))
+    assert len(wide) > 12
     assert np.mean(wide) > 0.5
+
+
+def _fit(scene: Scene, names: tuple[str, ...], at: np.ndarray) -> list[float]:
+    """How much of the boxes' width the changed pixels take, all within; nothing without either."""
+    boxes = TASKS[scene.task].boxes(scene)
+    found = [boxes[name] for name in names if name in boxes]
+    if not found or not len(at):
+        return []
+    (top, left), (bottom, right) = at.min(axis=0), at.max(axis=0)
+    start, end = min(box.left for box in found), max(box.right for box in found)
+    above, below = min(box.top for box in found), max(box.bottom for box in found)
+    outside = (start - left, above - top, right - end, bottom - below)
+    assert max(outside) < 0.02, (scene.seed, names, outside)
+    return [(right - left) / (end - start)]
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "drawing"),
+    [
+        ("fatigue", ("eyes",), "face._eye"),
+        ("fatigue", ("mouth",), "face._mouth"),
+        ("fatigue", ("eyewear",), "face._eyewear"),
+        ("fatigue", ("headwear",), "face.hat"),
+        ("fatigue", ("phone",), "face._handset"),
+        ("fatigue", ("mask",), "covers.mask"),
+        ("fatigue", ("belt",), "cabin._belt"),
+        ("fatigue", ("belt",), "cabin._hanging_belt"),
+        ("hmi", ("hundreds", "tens", "ones"), "cluster._number"),
+        ("hmi", ("sign",), "cluster._sign"),
+        ("hmi", ("gear",), "cluster._letter"),
+        ("hmi", ("manoeuvre",), "icons.arrow"),
+        ("hmi", ("distance",), "cluster._distance"),
+        ("hmi", ("charge",), "cluster._charge"),
+        ("hmi", ("temperature",), "cluster._gauge"),
+        ("hmi", ("menu",), "cluster._open_tab"),
+        ("boarding", ("object",), "street._approaching"),
+        ("boarding", ("door",), "street._door"),
+        ("boarding", ("ground",), "street._ground"),
+    ],
+)
+def test_a_mark_holds_what_its_drawing_draws(
+    task: str, names: tuple[str, ...], drawing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picture without the drawing differs within the boxes only."""
+    wide, path = [], f"autoneural.data.cockpit.{drawing}"
+    module, _, function = path.rpartition(".")
+    draw = getattr(importlib.import_module(module), function)
+    for scene in (s for s in _scenes(task, 60) if set(names) & set(TASKS[task].boxes(s))):
+        whole = render(scene).astype(int)
+        with monkeypatch.context() as patch:
+            patch.setattr(path, lambda *args: draw(*args) if _beside(function, args) else None)
+            gap = np.abs(whole - render(scene)).max(axis=2)
+        wide += _fit(scene, names, np.argwhere(gap > 8) / 256)
+        if len(wide) == 10:
+            break
+    assert len(wide) > 2
+    assert np.mean(wide) > 0.5
+
+
+def _beside(function: str, args: tuple[Any, ...]) -> bool:
+    """Whether this call draws what bears no mark: the right eye, the gears not chosen."""
+    return function == "_eye" and args[1] > 0 or function == "_letter" and not args[-1]
+
+
+def test_lit_lights_have_boxes() -> None:
+    for scene in _scenes("hmi", 20):
+        lights = tuple(scene.params["lights"])
+        assert set(lights) == set(_LIGHTS) & set(TASKS["hmi"].boxes(scene))
+        _fit(scene, lights, _changed(scene, lights=[]))
 
 
 def test_hidden_things_leave_no_trace() -> None:
@@ -489,6 +583,14 @@ def test_hidden_things_leave_no_trace() -> None:
     for scene in _scenes("greeter", 200):
         found = "load" in TASKS["greeter"].boxes(scene)
         assert found == (scene.attributes["carrying"] not in ("none", "nothing", "cannot tell"))
+    hideable = {"fatigue": ("eyes", "mouth", "belt"), "hmi": ("ones", "sign"),
+                "boarding": ("object",)}  # fmt: skip
+    for task, names in hideable.items():
+        for scene in _scenes(task, 150):
+            boxes = TASKS[task].boxes(scene)
+            for name in names:
+                gone = scene.attributes[name] in ("none", "cannot tell")
+                assert gone != (name in boxes), (scene.seed, name)
 
 
 @pytest.mark.parametrize(
@@ -722,12 +824,12 @@ def test_phrasings_vary() -> None:
 
 def test_eval_rows_ask_once_per_picture_round_robin() -> None:
     kinds, seeds = [], set()
-    for row, (scene,) in eval_rows("hmi", 24):
+    for row, (scene,) in eval_rows("hmi", 2 * len(TASKS["hmi"].kinds)):
         kinds += row["kinds"]
         seeds.add(scene.seed)
         assert scene.split == "test"
     assert kinds == list(TASKS["hmi"].kinds) * 2
-    assert len(seeds) == 24
+    assert len(seeds) == len(kinds)
     trained = {s.seed for _, scenes in rows("hmi", "train", 0, 50) for s in scenes}
     assert not trained & seeds
 

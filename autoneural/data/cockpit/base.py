@@ -17,7 +17,7 @@ from zlib import crc32
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 RARE_KINDS = ("sentence", "json")

@@ -2,7 +2,8 @@
 
 The camera looks back over the own car's tail; left and right are those of the picture. One door is
 ajar. Rule: wait when something near passes on the door's side, or a motor vehicle (car, scooter)
-that is still far does; otherwise open. What passes on the other side never matters.
+that is still far does; otherwise open. What passes on the other side never matters. Mud, mist or
+a glare may hide what comes: then one cannot tell, and waits.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from autoneural.data.cockpit import street
+from autoneural.data.cockpit import covers, grid, street
 from autoneural.data.cockpit.base import (
+    CANNOT_TELL,
     Box,
     Question,
     Rng,
@@ -29,9 +31,9 @@ from autoneural.data.cockpit.base import (
 )
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "object": ("none", "car", "cyclist", "scooter", "pedestrian"),
-    "distance": ("none", "near", "far"),
-    "side": ("none", "left", "right"),
+    "object": ("none", "car", "cyclist", "scooter", "pedestrian", CANNOT_TELL),
+    "distance": ("none", "near", "far", CANNOT_TELL),
+    "side": ("none", "left", "right", CANNOT_TELL),
     "door": ("left", "right"),
     "ground": ("puddle", "kerb", "clear"),
     "light": ("day", "dusk", "night"),
@@ -39,24 +41,24 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "action": ("open", "wait"),
 }
 KINDS = (
-    "object", "distance", "side", "door", "ground", "light", "weather", "action", "sentence",
-    "json",
+    "object", "distance", "side", "door", "ground", "light", "weather", "action", "where",
+    "sentence", "json",
 )  # fmt: skip
 PROMPTS = {
     "object": (
         "What is coming from behind?",
-        "What is approaching: a car, a cyclist, a scooter, a pedestrian or nothing?",
+        "What is approaching: a car, a cyclist, a scooter, a pedestrian, nothing or cannot tell?",
         "Who or what is on the road behind the car?",
     ),
     "distance": (
-        "How far away is what is coming: near, far or nothing there?",
-        "Is the thing behind the car near or far?",
+        "How far away is what is coming: near, far, nothing there or cannot tell?",
+        "How near is the thing behind the car?",
         "How close is what is approaching?",
     ),
     "side": (
         "On which side will it pass?",
         "Which side of the picture is it on?",
-        "Does it come along the left or the right side?",
+        "Does it come along the left, the right, is nothing there or cannot one tell?",
     ),
     "door": (
         "Which door is ajar?",
@@ -84,6 +86,11 @@ PROMPTS = {
         "What should the car advise: open or wait?",
         "May the door that is ajar be opened now, or wait?",
     ),
+    "where": (
+        "Where in the picture is {thing}?",
+        "In which part of the picture is {thing}?",
+        "Point to {thing} in words.",
+    ),
     "sentence": (
         "Give the passenger a one-sentence warning or an all-clear.",
         "Say in one sentence what comes and what to do.",
@@ -93,12 +100,14 @@ PROMPTS = {
         'Report {{"object": ..., "side": ..., "action": ...}} as JSON.',
     ),
 }
+THINGS = {"object": "what comes from behind", "door": "the door that is ajar"}
 STATEMENTS = {
     ("object", "car"): "is a car coming",
     ("object", "cyclist"): "is a cyclist coming",
     ("object", "scooter"): "is a scooter coming",
     ("object", "pedestrian"): "is a pedestrian coming",
     ("object", "none"): "is nothing coming",
+    ("object", CANNOT_TELL): "is the view back hidden",
     ("distance", "near"): "is something near",
     ("side", "left"): "does something come along the left",
     ("door", "left"): "is the left door ajar",
@@ -108,11 +117,15 @@ STATEMENTS = {
     ("weather", "snow"): "does it snow",
     ("action", "open"): "is it safe to open the door",
 }
+STAINS = ((40.0, 30.0), (216.0, 30.0), (128.0, 166.0), (128.0, 238.0))
+"""Where dirt on the lens hides nothing that is asked."""
 MOTOR = ("car", "scooter")
 
 
 def action_of(thing: str, distance: str, side: str, door: str) -> str:
     """The module's rule."""
+    if thing == CANNOT_TELL:
+        return "wait"
     if thing == "none" or side != door:
         return "open"
     return "wait" if distance == "near" or thing in MOTOR else "open"
@@ -126,6 +139,8 @@ def _attributes(rng: Rng) -> dict[str, str]:
     door = side if chance(rng, 0.78) else other
     if thing == "none":
         distance = side = "none"
+    if chance(rng, 0.1):
+        thing = distance = side = CANNOT_TELL
     return {
         "object": thing, "distance": distance, "side": side, "door": door,
         "ground": pick(rng, ATTRIBUTES["ground"]),
@@ -153,7 +168,11 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
         "body": pick(rng, ("saloon", "tall")),
         "y": uniform(rng, 180, 196) if near else uniform(rng, 118, 125),
         "lane": uniform(rng, 0.76, 0.86) if near else uniform(rng, 0.85, 1.15),
-        "shift": uniform(rng, -8, 8),
+        "shift": uniform(rng, -13, 13),
+        "cover": pick(rng, ("mud", "mist", "glare")),
+        "mud": pick(rng, pool(split, covers.MUD, covers.MUD_HELD_OUT)),
+        "shine": pick(rng, pool(split, covers.SHINE, covers.SHINE_HELD_OUT)),
+        "stain": list(pick(rng, STAINS)) if chance(rng, 0.2) else None,
         "horizon": uniform(rng, 82, 92),
         "blocks": uniforms(rng, 24, 0, 1),
         "drops": uniforms(rng, 120, 0, 256),
@@ -180,28 +199,37 @@ class Boarding:
         return Scene(self.name, seed, split, attributes, params)
 
     def svg(self, scene: Scene) -> str:
-        return street.street(scene.attributes, scene.params)
+        return street.street(scene.attributes, scene.params).text()
 
     def boxes(self, scene: Scene) -> dict[str, Box]:
-        return {}
+        """`ground` is the place beside the door, whatever lies there."""
+        return street.street(scene.attributes, scene.params).boxes
 
     def questions(self, scene: Scene) -> list[Question]:
         truth = scene.attributes
         rng = rng_for(self.name, scene.split, scene.seed, "questions")
         nothing = {"object": "nothing", "distance": "nothing there", "side": "nothing there"}
+        found, ground = self.boxes(scene), truth["ground"]
+        things = THINGS if ground == "clear" else {**THINGS, "ground": f"the {ground}"}
+        sought = {k: 2.5 if k == "object" else 1.0 for k in grid.tellable(found, things)}
+        thing = weighted(rng, sought)
+        hidden = thing == "object" and truth["object"] == CANNOT_TELL
         fields = {key: truth[key] for key in ("object", "side", "action")}
         answers = {
             **{kind: truth[kind] for kind in ("door", "ground", "light", "weather", "action")},
             **{k: words if truth[k] == "none" else truth[k] for k, words in nothing.items()},
+            "where": grid.whereabouts(found, thing, hidden=hidden),
             "sentence": _sentence(truth),
             "json": json.dumps(fields),
         }
-        return [ask(rng, kind, PROMPTS[kind], answers[kind]) for kind in KINDS]
+        return [ask(rng, k, PROMPTS[k], answers[k], thing=things[thing]) for k in KINDS]
 
     def caption(self, scene: Scene) -> str:
         truth = scene.attributes
         thing = "nothing comes"
-        if truth["object"] != "none":
+        if truth["object"] == CANNOT_TELL:
+            thing = "what comes one cannot tell"
+        elif truth["object"] != "none":
             thing = f"a {truth['object']} comes {truth['distance']} on the {truth['side']}"
         ground = {"puddle": "a puddle", "kerb": "a kerb", "clear": "clear ground"}
         advice = "it is safe to open" if truth["action"] == "open" else "wait before opening"
@@ -213,6 +241,8 @@ class Boarding:
 
 def _sentence(truth: dict[str, str]) -> str:
     advice = "Wait" if truth["action"] == "wait" else "You can open"
+    if truth["object"] == CANNOT_TELL:
+        return f"{advice}, the view back is hidden."
     if truth["object"] == "none":
         return f"{advice}, nothing is coming."
     return f"{advice}, a {truth['object']} is {truth['distance']} on the {truth['side']}."

@@ -50,7 +50,7 @@ def _face(look: Look, build: Build) -> tuple[float, float, float, float]:
     """Chin to fringe of the head, which tilts about the chin."""
     tilt, reach, half = radians(look["tilt"]), 58 * build.head, 60 * build.head
     x, y = reach * sin(tilt), reach * (1 - cos(tilt))
-    return x - half, y - 2 * reach, x + half, y + 2
+    return x - half, y - 2 * reach, x + half, y + 4
 
 
 def boxes(truth: Truth, look: Look) -> dict[str, Box]:

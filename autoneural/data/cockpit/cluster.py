@@ -8,10 +8,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from autoneural.data.cockpit import icons
-from autoneural.data.cockpit.fonts import FONTS
+from autoneural.data.cockpit import covers, icons
+from autoneural.data.cockpit.base import CANNOT_TELL
+from autoneural.data.cockpit.fonts import FONTS, advances
 from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, mix
 
+Look = dict[str, Any]
 Place = tuple[float, float, float]
 """Centre x, centre y from the top of the body, scale."""
 
@@ -26,27 +28,30 @@ class Layout:
     sign: Place
     gear: Place
     charge: Place
+    gauge: tuple[float, float]
+    """Where its needle turns."""
 
 
-_BESIDE, _BELOW = (50, 6), (0, 46)
+_BESIDE, _BELOW = (56, 7), (0, 46)
 LAYOUTS_BY_NAME = {
-    "left": Layout(speed=(69, 63, 1), dial=True, arrow=(167, 33, 1), distance=_BESIDE,
-                   sign=(196, 93, 1), gear=(196, 139, 1), charge=(72, 143, 1)),
-    "right": Layout(speed=(184, 63, 1), dial=True, arrow=(34, 33, 1), distance=_BESIDE,
-                    sign=(58, 93, 1), gear=(60, 139, 1), charge=(186, 143, 1)),
-    "centre": Layout(speed=(128, 51, 1.22), dial=False, arrow=(36, 43, 0.95), distance=_BELOW,
-                     sign=(222, 43, 1), gear=(186, 129, 1), charge=(70, 129, 1)),
-    "east": Layout(speed=(190, 94, 1.1), dial=False, arrow=(103, 40, 1), distance=_BELOW,
-                   sign=(42, 62, 1), gear=(192, 22, 1), charge=(70, 138, 1)),
-    "west": Layout(speed=(66, 94, 1.1), dial=False, arrow=(153, 40, 1), distance=_BELOW,
-                   sign=(214, 62, 1), gear=(64, 22, 1), charge=(184, 138, 1)),
-    "tower": Layout(speed=(76, 51, 1.1), dial=False, arrow=(164, 35, 0.95), distance=_BESIDE,
-                    sign=(202, 95, 1), gear=(66, 112, 1), charge=(70, 144, 1)),
-    "mirror": Layout(speed=(186, 53, 1.1), dial=False, arrow=(34, 35, 0.95), distance=_BESIDE,
-                     sign=(52, 93, 1), gear=(184, 114, 1), charge=(180, 144, 1)),
+    "left": Layout(speed=(66, 63, 1), dial=True, arrow=(157, 33, 0.92), distance=_BESIDE,
+                   sign=(162, 90, 1), gear=(189, 139, 1), charge=(68, 143, 1), gauge=(222, 104)),
+    "right": Layout(speed=(187, 63, 1), dial=True, arrow=(31, 33, 0.92), distance=_BESIDE,
+                    sign=(92, 90, 1), gear=(64, 139, 1), charge=(189, 143, 1), gauge=(32, 104)),
+    "centre": Layout(speed=(128, 51, 1.15), dial=False, arrow=(34, 37, 0.95), distance=_BELOW,
+                     sign=(220, 38, 1), gear=(188, 137, 1), charge=(68, 137, 1), gauge=(216, 106)),
+    "east": Layout(speed=(190, 94, 1.1), dial=False, arrow=(103, 36, 1), distance=_BELOW,
+                   sign=(42, 48, 1), gear=(190, 24, 1), charge=(70, 140, 1), gauge=(66, 114)),
+    "west": Layout(speed=(66, 94, 1.1), dial=False, arrow=(153, 36, 1), distance=_BELOW,
+                   sign=(214, 48, 1), gear=(66, 24, 1), charge=(184, 140, 1), gauge=(188, 114)),
+    "tower": Layout(speed=(74, 46, 1.05), dial=False, arrow=(160, 33, 0.92), distance=_BESIDE,
+                    sign=(202, 87, 1), gear=(68, 112, 1), charge=(68, 145, 1), gauge=(202, 148)),
+    "mirror": Layout(speed=(184, 46, 1.05), dial=False, arrow=(34, 33, 0.92), distance=_BESIDE,
+                     sign=(52, 87, 1), gear=(184, 112, 1), charge=(182, 145, 1), gauge=(52, 148)),
 }  # fmt: skip
 LAYOUTS = ("left", "right", "centre", "east", "west")
 LAYOUTS_HELD_OUT = ("tower", "mirror")
+DIGITS = ("hundreds", "tens", "ones")
 BANDS = {"lights": 48, "tabs": 46, "body": 158}
 """Heights, 252 in all."""
 ORDERS = (
@@ -57,6 +62,8 @@ ORDERS = (
     ("body", "tabs", "lights"),
 )
 ORDERS_HELD_OUT = (("body", "lights", "tabs"),)
+NEEDLE = {"low": -56.0, "middle": 0.0, "high": 56.0}
+"""Degrees from upright."""
 CHARGES = ("empty", "25 percent", "50 percent", "75 percent", "100 percent")
 THEMES = {
     "dark": ("#101318", "#f2f5f8"),
@@ -82,7 +89,7 @@ class Style:
         return mix(self.ground, self.ink, 0.3)
 
 
-def _style(truth: dict[str, str], look: dict[str, Any]) -> Style:
+def _style(truth: dict[str, str], look: Look) -> Style:
     ground, ink = THEMES[truth["theme"]]
     font = FONTS[look["fonts"][0]]
     bright = truth["theme"] == "light"
@@ -107,12 +114,12 @@ def _arc(radius: float, start: float, end: float) -> str:
     return f"M{x0:.2f} {y0:.2f} A{radius} {radius} 0 {large} 1 {x1:.2f} {y1:.2f}"
 
 
-def _dial(c: Canvas, style: Style, speed: int, ring: str) -> None:
+def _dial(c: Canvas, style: Style, digits: str, ring: str) -> None:
     c.circle(0, 0, 62, c.radial(((0, light(style.ground, 0.12)), (1, dark(style.ground, 0.35)))))
     width = {"thin": 4, "thick": 9, "ticks": 3}[ring]
     c.line(_arc(60, 140, 400), style.faint, width, stroke_linecap="butt")
-    end = 140 + 260 * speed / 240
-    if speed:
+    if digits.strip("0"):
+        end = 140 + 260 * int(digits) / 240
         c.line(_arc(60, 140, end), style.accent, width + 3, stroke_linecap="butt")
     if ring == "ticks":
         for angle in range(140, 401, 26):
@@ -120,21 +127,42 @@ def _dial(c: Canvas, style: Style, speed: int, ring: str) -> None:
                 c.line("M50 0 H56", style.ink, 2)
 
 
-def _speed(c: Canvas, style: Style, layout: Layout, truth: dict[str, str], ring: str) -> None:
-    digits = "".join(truth[k] for k in ("hundreds", "tens", "ones") if truth[k] != "none")
-    if layout.dial:
-        _dial(c, style, int(digits), ring)
+def _number(c: Canvas, style: Style, truth: dict[str, str], font: str) -> None:
+    shown = [key for key in DIGITS if truth[key] != "none"]
+    digits = "".join(truth[key] for key in shown)
+    edges = advances(font, digits, 60)
+    for key, start, end in zip(shown, edges, edges[1:], strict=False):
+        c.mark(key, start - edges[-1] / 2, -27, end - start, 47)
     c.label(0, 18, digits, 60, fill=style.ink, **style.font)
+
+
+def _speed(c: Canvas, style: Style, layout: Layout, truth: dict[str, str], look: Look) -> None:
+    """The number, or the reflection that hides it."""
+    hidden = truth["ones"] == CANNOT_TELL
+    if layout.dial:
+        speed = "".join(truth[key] for key in DIGITS if truth[key] not in ("none", CANNOT_TELL))
+        _dial(c, style, speed, look["ring"])
+    if not hidden:
+        _number(c, style, truth, look["fonts"][0])
     c.label(0, 38, "km/h", 14, fill=mix(style.ground, style.ink, 0.75), **style.font)
+    if hidden:
+        covers.glare(c, 0, 0, *((80, 80) if layout.dial else (64, 46)), look["shine"])
 
 
-def _sign(c: Canvas, style: Style, number: str) -> None:
-    if number == "none":
-        return
-    c.circle(0, 0, 29, "#ffffff")
-    c.circle(0, 0, 25, "#ffffff", stroke="#d8141c", stroke_width=7)
-    size = 30 if len(number) < 3 else 23
-    c.label(0, size * 0.36, number, size, fill="#101010", **style.font)
+def _sign(c: Canvas, style: Style, number: str, look: Look, layout: Layout) -> None:
+    """What hides it hides whether there is one; a hand has room where no dial is."""
+    if number == CANNOT_TELL and (layout.dial or look["cover"] == "glare"):
+        covers.glare(c, 0, 0, 39, 39, look["shine"])
+    elif number == CANNOT_TELL:
+        side = -1 if layout.sign[0] < SIDE / 2 else 1
+        with c.group(transform=f"scale({side} 1) translate(6 0)"):
+            covers.hand(c, look["skin"], look["cloth"])
+    elif number != "none":
+        c.mark("sign", -29, -29, 58, 58)
+        c.circle(0, 0, 29, "#ffffff")
+        c.circle(0, 0, 25, "#ffffff", stroke="#d8141c", stroke_width=7)
+        size = 30 if len(number) < 3 else 23
+        c.label(0, size * 0.36, number, size, fill="#101010", **style.font)
 
 
 def _route(c: Canvas, style: Style, truth: dict[str, str]) -> None:
@@ -142,21 +170,48 @@ def _route(c: Canvas, style: Style, truth: dict[str, str]) -> None:
         return
     with c.group(transform="scale(1.25)"):
         icons.arrow(c, truth["manoeuvre"], style.accent)
+        c.mark("manoeuvre", -22, -23, 44, 44)
+
+
+def _distance(c: Canvas, style: Style, text: str, font: str) -> None:
+    if text == "none":
+        return
+    width = advances(font, text, 20)[-1]
+    c.mark("distance", -width / 2, -15, width, 16)
+    c.label(0, 0, text, 20, fill=style.ink, **style.font)
 
 
 def _gear(c: Canvas, style: Style, gear: str) -> None:
     for index, letter in enumerate("PRND"):
-        x = (index - 1.5) * 27
-        if letter == gear:
-            c.rect(x - 14, -15, 28, 30, style.accent, rx=6)
-        chosen = letter == gear
-        color = dark(style.accent, 0.85) if chosen else mix(style.ground, style.ink, 0.35)
-        size = 27 if chosen else 18
-        c.label(x, size * 0.36, letter, size, fill=color, **style.font)
+        _letter(c, style, letter, (index - 1.5) * 27, letter == gear)
+
+
+def _letter(c: Canvas, style: Style, letter: str, x: float, chosen: bool) -> None:
+    """The chosen one twice as large as the others, on a plate."""
+    if chosen:
+        c.rect(x - 17, -18, 34, 36, style.accent, rx=7)
+        c.mark("gear", x - 17, -18, 34, 36)
+    color = dark(style.accent, 0.88) if chosen else mix(style.ground, style.ink, 0.35)
+    size = 34 if chosen else 16
+    c.label(x, size * 0.36, letter, size, fill=color, **style.font)
+
+
+def _gauge(c: Canvas, style: Style, level: str, lean: float) -> None:
+    """A half circle from cold to hot, its needle, a thermometer below."""
+    sectors = ((180, 238, "#4aa8ff"), (242, 298, mix(style.ground, style.ink, 0.6)),
+               (302, 360, "#ff4a3a"))  # fmt: skip
+    for start, end, color in sectors:
+        c.line(_arc(26, start, end), color, 7, stroke_linecap="butt")
+    with c.group(transform=f"rotate({NEEDLE[level] + lean})"):
+        c.path("M-3 4 L-1.2 -26 H1.2 L3 4 Z", style.ink, stroke=style.ground, stroke_width=1)
+    c.circle(0, 0, 5, style.ink)
+    c.line("M-19 3 V8 M19 3 V8", mix(style.ground, style.ink, 0.6), 2)
+    c.mark("temperature", -30, -30, 60, 36)
 
 
 def _charge(c: Canvas, style: Style, level: int) -> None:
     """Four cells in a battery outline; the empty one is red."""
+    c.mark("charge", -57, -15, 114, 30)
     c.rect(-56, -14, 106, 28, "none", rx=6, stroke=style.ink, stroke_width=2.5)
     c.rect(51, -6, 6, 12, style.ink, rx=2)
     color = ("#ff3b30", "#ff9f2e", "#e8c93a", "#39c86a", "#39c86a")[level]
@@ -166,7 +221,7 @@ def _charge(c: Canvas, style: Style, level: int) -> None:
         c.line("M-50 9 L-38 -9", color, 4)
 
 
-def _lights(c: Canvas, look: dict[str, Any], y: float) -> None:
+def _lights(c: Canvas, look: Look, y: float) -> None:
     """The lit ones in a random order, at random places of the row that leave them apart."""
     names, cuts = look["lights"], look["light_x"]
     slack = 256 - 24 - 44 * len(names)
@@ -178,41 +233,56 @@ def _lights(c: Canvas, look: dict[str, Any], y: float) -> None:
         x += gap + 22
         with c.group(transform=f"translate({x:.2f} {y + dy - 1:.2f})"):
             draw(c, color)
+            c.mark(name, -20, -20, 40, 40)
         x += 22
 
 
-def _tabs(c: Canvas, style: Style, order: list[str], chosen: str, y: float) -> None:
-    for index, name in enumerate(order):
-        active = name == chosen
-        fill = style.accent if active else mix(style.ground, style.ink, 0.1)
-        ink = dark(style.accent, 0.85) if active else mix(style.ground, style.ink, 0.5)
-        x = 33 + index * 63.5
-        c.rect(x - 30, y - 22, 60, 44, fill, rx=8)
-        with c.group(transform=f"translate({x} {y - 7}) scale(0.62)"):
-            icons.MENU[name](c, ink)
-        c.label(x, y + 17, name.capitalize(), 13, fill=ink, **style.font)
+def _tabs(c: Canvas, style: Style, look: Look, chosen: str, y: float) -> None:
+    """The selected tab opens up to its name; the others are only symbols."""
+    x = 6.0
+    for name in look["tabs"]:
+        wide = 109.0 if name == chosen else 42.0
+        with c.group(transform=f"translate({x} {y})"):
+            if name == chosen:
+                _open_tab(c, style, look["fonts"][0], name, wide)
+            else:
+                c.rect(0, -21, wide, 42, mix(style.ground, style.ink, 0.1), rx=8)
+                with c.group(transform=f"translate({wide / 2} 0) scale(0.62)"):
+                    icons.MENU[name](c, mix(style.ground, style.ink, 0.5))
+        x += wide + 3
 
 
-def _body(c: Canvas, style: Style, truth: dict[str, str], look: dict[str, Any]) -> None:
+def _open_tab(c: Canvas, style: Style, font: str, name: str, wide: float) -> None:
+    ink, text = dark(style.accent, 0.88), name.capitalize()
+    c.rect(0, -22, wide, 44, style.accent, rx=9)
+    c.mark("menu", 0, -22, wide, 44)
+    with c.group(transform="translate(23 0) scale(0.92)"):
+        icons.MENU[name](c, ink)
+    size = min(22.0, 22.0 * 62 / advances(font, text, 22)[-1])
+    c.label(74, size * 0.35, text, size, fill=ink, **style.font)
+
+
+def _body(c: Canvas, style: Style, truth: dict[str, str], look: Look) -> None:
     layout, j = LAYOUTS_BY_NAME[look["layout"]], look["jitter"]
-    with c.group(transform=_at(layout.speed, j[0] / 2, j[1] / 2)):
-        _speed(c, style, layout, truth, look["ring"])
+    far = (layout.arrow[0] + layout.distance[0], layout.arrow[1] + layout.distance[1], 1.0)
     with c.group(transform=_at(layout.arrow, j[2], j[3] / 2)):
         _route(c, style, truth)
-    if truth["distance"] != "none":
-        x, y = (a + b for a, b in zip(layout.arrow[:2], layout.distance, strict=True))
-        ink = {"fill": style.ink, **style.font}
-        c.label(x + j[2], y + j[3] / 2, truth["distance"], 17, **ink)
-    with c.group(transform=_at(layout.sign, j[4], j[5] / 2)):
-        _sign(c, style, truth["sign"])
+    with c.group(transform=_at(far, j[2], j[3] / 2)):
+        _distance(c, style, truth["distance"], look["fonts"][0])
     with c.group(transform=_at(layout.gear, j[6] / 2, 0)):
         _gear(c, style, truth["gear"])
     with c.group(transform=_at(layout.charge, 0, j[7] / 3)):
         _charge(c, style, CHARGES.index(truth["charge"]))
+    with c.group(transform=_at((*layout.gauge, 0.92), j[4] / 2, j[5] / 3)):
+        _gauge(c, style, truth["temperature"], look["lean"])
+    with c.group(transform=_at(layout.speed, j[0] / 2, j[1] / 2)):
+        _speed(c, style, layout, truth, look)
+    with c.group(transform=_at(layout.sign, j[4] / 2, j[5] / 2)):
+        _sign(c, style, truth["sign"], look, layout)
 
 
-def cluster(truth: dict[str, str], look: dict[str, Any]) -> str:
-    """The SVG of a cluster with attributes `truth` and appearance `look`."""
+def cluster(truth: dict[str, str], look: Look) -> Canvas:
+    """A cluster with attributes `truth` and appearance `look`."""
     c, style = Canvas(), _style(truth, look)
     c.rect(0, 0, SIDE, SIDE, dark(style.ground, 0.25))
     edge = dark(style.ground, 0.5)
@@ -225,10 +295,10 @@ def cluster(truth: dict[str, str], look: dict[str, Any]) -> str:
                 if band == "lights":
                     _lights(c, look, BANDS["lights"] / 2)
                 elif band == "tabs":
-                    _tabs(c, style, look["tabs"], truth["menu"], BANDS["tabs"] / 2)
+                    _tabs(c, style, look, truth["menu"], BANDS["tabs"] / 2)
                 else:
                     _body(c, style, truth, look)
             top += BANDS[band]
     if look["glare"]:
-        c.path("M150 0 L210 0 L110 256 L50 256 Z", "#ffffff", opacity=0.06)
-    return c.text()
+        c.path("M150 0 L210 0 L110 256 L50 256 Z", "#ffffff", fill_opacity=0.06)
+    return c

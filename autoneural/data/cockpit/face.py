@@ -1,4 +1,4 @@
-"""Draws a driver in the seat: cabin, torso, belt, head, face, eyewear, hat, hand with phone.
+"""Draws a driver's head: face, eyewear, hat, mask, and the hand with the phone.
 
 Head coordinates: origin between the eyes and the nose, face about 108 wide and 140 high. The face's
 features slide over the head with the gaze (`Pose.x`, `Pose.y`), which reads as a turned head.
@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from autoneural.data.cockpit import covers
+from autoneural.data.cockpit.base import CANNOT_TELL
 from autoneural.data.cockpit.hair import hair_back, hair_front, hat
-from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, luma, mix
+from autoneural.data.cockpit.svg import Canvas, dark, light, luma, mix
 
 SKIN = ("#f3d3bb", "#e6b791", "#d29c72", "#b67c50", "#8d5a38", "#66402a", "#f0c8a8", "#4c3122")
 SKIN_HELD_OUT = ("#ebc3a2", "#c68a60", "#a06a44", "#76492f", "#f7dcc8")
@@ -21,10 +23,15 @@ SEAT = ("#2b2d31", "#5a4634", "#8b8278", "#3a4250", "#6b3a30")
 SEAT_HELD_OUT = ("#40444a", "#76604a", "#57606c")
 IRIS = ("#4a3020", "#5a7a94", "#54704a", "#2e2018")
 IRIS_HELD_OUT = ("#6a4a30", "#6b8a7c", "#3c3a4c")
-SEATS = ("round", "square")
-SEATS_HELD_OUT = ("split",)
 HEAD = ("M-54 -18 C-55 -62 -32 -80 0 -80 C32 -80 55 -62 54 -18 "
         "C53 22 34 {jaw} 0 {jaw} C-34 {jaw} -53 22 -54 -18 Z")  # fmt: skip
+
+
+MOUTHS = {
+    "neutral": (-20, -6, 40, 13), "smiling": (-36, -15, 72, 35), "yawning": (-22, -18, 44, 52),
+}  # fmt: skip
+"""Left, top, width, height of each, the top from the line of the lips."""
+HATS = {"cap": (-66, -89, 132, 59), "beanie": (-62, -107, 124, 69)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,90 +48,6 @@ def _pose(truth: dict[str, str]) -> Pose:
     return Pose(x=x, y=y, jaw=76 if truth["mouth"] == "yawning" else 66)
 
 
-def _window(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
-    sky = {
-        "day": ("#9cc7ee", "#e4f0f4", "#8aa070"),
-        "dusk": ("#5a5a8c", "#f0a878", "#4c4450"),
-        "night": ("#0b1020", "#1c2438", "#12141c"),
-        "infrared": ("#3a3a3a", "#4a4a4a", "#2c2c2c"),
-    }[truth["camera"]]
-    cabin = dark(look["seat"], 0.45)
-    c.rect(0, 0, SIDE, SIDE, cabin)
-    for sign in (-1, 1):
-        with c.group(transform="" if sign < 0 else f"translate({SIDE} 0) scale(-1 1)"):
-            for band in range(7):
-                y, drop = 30 + band * 9.5, 1 - band / 7
-                d = f"M-4 {y} L{66.0 + band * 0.8} {y - 8 * drop} L73 98 L-4 100 Z"
-                c.path(d, mix(sky[0], sky[1], band / 6))
-            c.path("M-4 95 L72.5 92 L74 112 L-4 124 Z", sky[2])
-            c.line("M-4 30 L66 22 L74 112 L-4 124 Z", dark(cabin, 0.5), 5)
-    if truth["camera"] == "night":
-        for x, y, r, color in (
-            (24, 86, 6, "#ffd890"),
-            (48, 92, 4, "#ff6050"),
-            (228, 84, 6, "#ffe8b0"),
-        ):
-            c.circle(x, y, r * 2.2, color, opacity=0.25)
-            c.circle(x, y, r, color, opacity=0.85)
-
-
-def _seat(c: Canvas, look: dict[str, Any]) -> None:
-    seat = look["seat"]
-    radius = {"round": 44, "square": 18, "split": 26}[look["seat_style"]]
-    c.rect(22, 132, 212, 160, dark(seat, 0.12), rx=40, stroke=dark(seat, 0.5), stroke_width=2)
-    c.rect(
-        70,
-        30,
-        116,
-        100,
-        c.linear(((0, light(seat, 0.18)), (1, dark(seat, 0.2)))),
-        rx=radius,
-        stroke=dark(seat, 0.5),
-        stroke_width=2,
-    )
-    if look["seat_style"] == "split":
-        c.line("M128 34 V128", dark(seat, 0.55), 8)
-    c.line("M44 180 V256 M212 180 V256", light(seat, 0.3), 2, opacity=0.5)
-
-
-def _torso(c: Canvas, look: dict[str, Any]) -> None:
-    cloth, skin = look["cloth"], look["skin"]
-    c.path(
-        "M102 160 L100 214 H156 L154 160 Z",
-        c.linear(((0, dark(skin, 0.35)), (0.6, dark(skin, 0.12)))),
-    )
-    body = "M100 196 C60 204 26 214 14 270 H242 C230 214 196 204 156 196 C146 218 110 218 100 196 Z"
-    c.path(body, cloth)  # flat with two shadows: a gradient this large costs milliseconds
-    c.path("M14 270 C26 214 60 204 100 196 C70 214 50 236 48 270 Z", dark(cloth, 0.3), opacity=0.7)
-    c.path(
-        "M242 270 C230 214 196 204 156 196 C186 214 206 236 208 270 Z",
-        dark(cloth, 0.4),
-        opacity=0.7,
-    )
-    c.line("M52 270 C54 246 56 238 62 230 M204 270 C202 246 200 238 194 230", dark(cloth, 0.4), 2)
-    trim = light(cloth, 0.45) if luma(cloth) < 0.55 else dark(cloth, 0.3)
-    if look["collar"] == "shirt":
-        c.path("M100 194 L92 206 L118 236 L128 216 Z M156 194 L164 206 L138 236 L128 216 Z", trim)
-        c.line("M128 218 V262", trim, 2)
-    elif look["collar"] == "hood":
-        c.line("M92 200 C98 232 158 232 164 200", dark(cloth, 0.25), 13)
-        c.line("M112 226 V250 M144 226 V250", trim, 3)
-    else:
-        c.line("M99 197 C110 222 146 222 157 197", trim, 5)
-
-
-def _belt(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
-    """A wide band across the chest, or hanging beside the seat with its tongue."""
-    band = "#15161a" if luma(look["cloth"]) > 0.3 else "#b4b8be"
-    edge = light(band, 0.5) if luma(band) < 0.5 else dark(band, 0.5)
-    if truth["belt"] == "fastened":
-        for color, width in ((edge, 23), (band, 19)):
-            c.line("M22 156 C66 192 140 236 176 276", color, width, stroke_linecap="butt")
-        return
-    c.line("M14 120 C16 170 10 220 12 260", light("#45484e", 0.3), 9, stroke_linecap="butt")
-    c.rect(3, 196, 19, 26, "#c9ccd2", rx=3, stroke="#50545a", stroke_width=2)
-
-
 def _eye(
     c: Canvas, x: float, openness: str, gaze: tuple[float, float], look: dict[str, Any]
 ) -> None:
@@ -132,7 +55,7 @@ def _eye(
     skin = look["skin"]
     lash = dark(skin, 0.82)
     with c.group(transform=f"translate({x} -8)"):
-        c.ellipse(0, 0, 21, 16, dark(skin, 0.35), opacity=0.35)
+        c.ellipse(0, 0, 21, 16, dark(skin, 0.35), fill_opacity=0.35)
         if openness == "closed":
             c.path("M-17 1 Q0 -15 17 1 Q0 15 -17 1 Z", light(skin, 0.1))
             c.line("M-17 2 Q0 13 17 2", lash, 4.2)
@@ -160,6 +83,8 @@ def _eye(
 
 def _mouth(c: Canvas, kind: str, y: float, skin: str) -> None:
     lip = mix(dark(skin, 0.25), "#b04848", 0.5)
+    left, top, width, height = MOUTHS[kind]
+    c.mark("mouth", left, y + top, width, height)
     if kind == "yawning":
         c.ellipse(0, y + 8, 22, 26, dark(lip, 0.15))
         c.ellipse(0, y + 8, 17, 21.5, "#2a0d10")
@@ -189,13 +114,14 @@ def _mouth(c: Canvas, kind: str, y: float, skin: str) -> None:
 def _eyewear(c: Canvas, kind: str) -> None:
     if kind == "none":
         return
+    c.mark("eyewear", -58, -27, 116, 38)
     frame = "#15151a"
     c.line("M-9 -10 Q0 -15 9 -10", frame, 4)
     for x in (-25, 25):
         if kind == "sunglasses":
             fill = c.linear(((0, "#0c0d12"), (0.6, "#23262e"), (1, "#565c68")))
             c.rect(x - 22, -25, 44, 33, fill, rx=12, stroke="#050506", stroke_width=2.5)
-            c.line(f"M{x - 12} -4 L{x - 2} -18", "#ffffff", 3, opacity=0.35)
+            c.line(f"M{x - 12} -4 L{x - 2} -18", "#ffffff", 3, stroke_opacity=0.35)
         else:
             c.rect(
                 x - 21,
@@ -208,7 +134,7 @@ def _eyewear(c: Canvas, kind: str) -> None:
                 stroke=frame,
                 stroke_width=3,
             )
-            c.line(f"M{x - 12} -16 L{x - 16} -8", "#ffffff", 2.5, opacity=0.6)
+            c.line(f"M{x - 12} -16 L{x - 16} -8", "#ffffff", 2.5, stroke_opacity=0.6)
     for sign in (-1, 1):
         c.line(f"M{sign * 46} -14 L{sign * 56} -18", frame, 4)
 
@@ -217,10 +143,12 @@ def _features(c: Canvas, truth: dict[str, str], look: dict[str, Any], pose: Pose
     skin, openness = look["skin"], truth["eyes"]
     gaze = {"left": (-6.5, 0), "right": (6.5, 0), "down": (0, 4)}.get(truth["gaze"], (0, 0))
     with c.group(transform=f"translate({pose.x} {pose.y})"):
+        if openness != CANNOT_TELL:
+            c.mark("eyes", -46, -24, 42, 34)  # one of the two: eyewear is between both
         for x in (-25, 25):
-            if openness != "cannot tell":
+            if openness != CANNOT_TELL:
                 _eye(c, x, openness, gaze, look)
-            lift = -33 if openness in ("open", "cannot tell") else -29
+            lift = -33 if openness in ("open", CANNOT_TELL) else -29
             c.line(
                 f"M{x - 16} {lift + 2} Q{x} {lift - 6} {x + 16} {lift + 2}",
                 dark(look["hair"], 0.1) if luma(look["hair"]) < 0.5 else dark(look["hair"], 0.4),
@@ -230,19 +158,24 @@ def _features(c: Canvas, truth: dict[str, str], look: dict[str, Any], pose: Pose
         c.path(
             f"M{nose - 4} -8 L{nose - 9} 17 Q{nose} 24 {nose + 9} 17 L{nose + 4} -8 Z",
             dark(skin, 0.1),
-            opacity=0.7,
+            fill_opacity=0.7,
         )
         c.line(f"M{nose - 9} 17 Q{nose} 24 {nose + 9} 17", dark(skin, 0.42), 2.4)
-        _mouth(c, truth["mouth"], 39, skin)
+        if truth["mouth"] != CANNOT_TELL:
+            _mouth(c, truth["mouth"], 39, skin)
+            if look["chin_mask"]:
+                covers.mask_at_chin(c, look["mask"], pose.jaw)
+        elif look["cover"] == "mask":
+            covers.mask(c, look["mask"])
         _eyewear(c, truth["eyewear"])
 
 
-def _hair_behind(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
+def hair_behind(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
     covered = truth["headwear"] != "none" and look["hair_style"] == "bun"
     hair_back(c, "bald" if covered else look["hair_style"], look["hair"])
 
 
-def _head(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
+def head(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
     skin, pose = look["skin"], _pose(truth)
     covered = truth["headwear"] != "none"
     for sign in (-1, 1):
@@ -251,6 +184,7 @@ def _head(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
                 sign * 55, -4, 10, 17, dark(skin, 0.12), stroke=dark(skin, 0.3), stroke_width=1.5
             )
     shape = HEAD.format(jaw=pose.jaw)
+    c.mark("face", -56, -80, 112, 80 + pose.jaw)
     c.path(
         shape,
         c.radial(
@@ -260,19 +194,37 @@ def _head(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
         ),
     )
     if look["beard"]:
-        with c.group(clip_path=c.clip(shape), opacity=0.75):
+        with c.group(clip_path=c.clip(shape)):
             d = f"M-56 2 C-46 26 -34 24 {pose.x} 22 C34 24 46 26 56 2 L56 90 H-56 Z"
-            c.path(d, look["hair"])
+            c.path(d, look["hair"], fill_opacity=0.75)
     hair_front(
         c,
         "short" if covered and look["hair_style"] == "curly" else look["hair_style"],
         look["hair"],
     )
     _features(c, truth, look, pose)
-    hat(c, truth["headwear"], look["hat"])
+    if truth["headwear"] != "none":
+        hat(c, truth["headwear"], look["hat"])
+        c.mark("headwear", *HATS[truth["headwear"]])
 
 
-def _phone(c: Canvas, side: str, look: dict[str, Any]) -> None:
+def hand(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
+    """Before the mouth, from the side that holds no phone."""
+    pose, busy = _pose(truth), truth["phone"]
+    side = look["hand"] if busy == "none" else {"left": "right", "right": "left"}[busy]
+    flip = "" if side == "right" else " scale(-1 1)"
+    with c.group(transform=f"translate({pose.x} {pose.y + 46}){flip} rotate(28)"):
+        covers.hand(c, look["skin"], look["cloth"])
+
+
+def _handset(c: Canvas) -> None:
+    fill = c.linear(((0, "#3a3f48"), (1, "#0b0c10")), x2=1.0)
+    c.rect(-15, -48, 30, 88, fill, rx=7, stroke="#d4d8de", stroke_width=2.5)
+    c.circle(3, -36, 4, "#8088a0")
+    c.mark("phone", -16, -49, 32, 90)
+
+
+def phone(c: Canvas, side: str, look: dict[str, Any]) -> None:
     """A hand from below holding a phone against the ear; drawn for the right, mirrored for left."""
     skin = look["skin"]
     with c.group(transform="" if side == "right" else "scale(-1 1)"):
@@ -285,17 +237,7 @@ def _phone(c: Canvas, side: str, look: dict[str, Any]) -> None:
             c.linear(((0, skin), (1, dark(skin, 0.25))), x2=1.0, y2=0.4),
         )
         with c.group(transform="translate(66 4) rotate(8)"):
-            c.rect(
-                -15,
-                -48,
-                30,
-                88,
-                c.linear(((0, "#3a3f48"), (1, "#0b0c10")), x2=1.0),
-                rx=7,
-                stroke="#d4d8de",
-                stroke_width=2.5,
-            )
-            c.circle(3, -36, 4, "#8088a0")
+            _handset(c)
         for index in range(4):
             c.rect(
                 60,
@@ -307,24 +249,3 @@ def _phone(c: Canvas, side: str, look: dict[str, Any]) -> None:
                 stroke=dark(skin, 0.45),
                 stroke_width=1.5,
             )
-
-
-def cabin(truth: dict[str, str], look: dict[str, Any]) -> str:
-    """The SVG of a driver with attributes `truth` and appearance `look`."""
-    c = Canvas()
-    _window(c, truth, look)
-    place = f"translate({128 + look['dx']} {112 + look['dy']}) scale({look['scale']})"
-    turn = f"{place} rotate({look['tilt']} 0 70) scale({look['width']} 1)"
-    body = f"translate({look['dx'] * 0.6} 0)"
-    with c.group(transform=body):
-        _seat(c, look)
-    with c.group(transform=turn):
-        _hair_behind(c, truth, look)
-    with c.group(transform=body):
-        _torso(c, look)
-        _belt(c, truth, look)
-    with c.group(transform=turn):
-        _head(c, truth, look)
-        if truth["phone"] != "none":
-            _phone(c, truth["phone"], look)
-    return c.text()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from autoneural.data.cockpit.base import CANNOT_TELL, Box
 from autoneural.data.cockpit.svg import SIDE
@@ -37,3 +37,9 @@ def whereabouts(found: Mapping[str, Box], name: str, *, hidden: bool) -> str:
 def is_clear(box: Box, margin: float = 0.025) -> bool:
     """Whether the centre keeps away from the lines of the grid, so that one word is right."""
     return all(abs(at - line / 3) > margin for at in _centre(box) for line in (1, 2))
+
+
+def tellable(found: Mapping[str, Box], names: Iterable[str]) -> list[str]:
+    """Those of `names` for whose place one word is right: all if there is none."""
+    clear = [name for name in names if name not in found or is_clear(found[name])]
+    return clear or list(names)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from autoneural.data.cockpit import vehicles
+from autoneural.data.cockpit import covers, vehicles
+from autoneural.data.cockpit.base import CANNOT_TELL
 from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, mix
 
 PAINT = ("#c23b32", "#2c5aa0", "#d9dce0", "#3f4650", "#e0a526", "#2f7d5b", "#f2f2ee", "#7a4fa0")
@@ -58,7 +59,7 @@ def _city(c: Canvas, truth: dict[str, str], look: dict[str, Any], horizon: float
         windows += [
             f"M{x + 5} {horizon - rise + 6 + 9 * k} h4 m5 0 h4" for k in range(int(rise // 9))
         ]
-    c.line(" ".join(windows), lamp, 3.5, stroke_linecap="butt", opacity=0.7)
+    c.line(" ".join(windows), lamp, 3.5, stroke_linecap="butt", stroke_opacity=0.7)
 
 
 def _trees(c: Canvas, truth: dict[str, str], look: dict[str, Any], horizon: float) -> None:
@@ -148,7 +149,10 @@ def _road(c: Canvas, truth: dict[str, str], horizon: float) -> None:
 def _ground(c: Canvas, truth: dict[str, str], horizon: float) -> None:
     """What lies beside the door that is ajar."""
     sign = -1 if truth["door"] == "left" else 1
+    x, y = 128 + sign * 98, 205
     if truth["ground"] == "kerb":
+        near, far = 0.5 * (168 - horizon), 0.74 * (260 - horizon)
+        c.mark("ground", 128 + min(sign * near, sign * far), 168, far - near, 92)
         stone = {"day": "#d6d2c8", "dusk": "#b09c98", "night": "#70747e"}[truth["light"]]
         c.path(_band(sign * 0.5, sign * 0.54, 168, 260, horizon), dark(stone, 0.55))
         c.path(_band(sign * 0.54, sign * 0.74, 168, 260, horizon), stone)
@@ -156,13 +160,14 @@ def _ground(c: Canvas, truth: dict[str, str], horizon: float) -> None:
             _band(sign * 0.54, sign * 0.74, y, y + 2, horizon) for y in (180, 196, 216, 240)
         )
         c.path(joints, dark(stone, 0.4))
-    elif truth["ground"] == "puddle":
+        return
+    c.mark("ground", x - 46, y - 15, 92, 30)
+    if truth["ground"] == "puddle":
         sky = {"day": "#b4d4ee", "dusk": "#d09080", "night": "#3a5080"}[truth["light"]]
-        x = 128 + sign * 98
-        c.ellipse(x, 205, 46, 15, dark(ROAD[truth["light"]], 0.5))
-        c.ellipse(x, 205, 43, 13, sky)
-        c.ellipse(x - 8, 202, 24, 6, light(sky, 0.45), opacity=0.8)
-        c.line(f"M{x + 6} 210 h22 M{x - 30} 207 h12", light(sky, 0.6), 2)
+        c.ellipse(x, y, 46, 15, dark(ROAD[truth["light"]], 0.5))
+        c.ellipse(x, y, 43, 13, sky)
+        c.ellipse(x - 8, y - 3, 24, 6, light(sky, 0.45), fill_opacity=0.8)
+        c.line(f"M{x + 6} {y + 5} h22 M{x - 30} {y + 2} h12", light(sky, 0.6), 2)
 
 
 def _own_car(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
@@ -176,47 +181,88 @@ def _own_car(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
         stroke_width=2,
     )
     c.path("M80 260 L88 222 Q90 216 98 216 H158 Q166 216 168 222 L176 260 Z", "#1a222c")
-    c.path("M92 260 L100 222 H120 L104 260 Z", "#5a6c80", opacity=0.5)
+    c.path("M92 260 L100 222 H120 L104 260 Z", "#5a6c80", fill_opacity=0.5)
     c.line("M72 212 Q128 204 184 212", light(paint, 0.5), 2)
     sign = -1 if truth["door"] == "left" else 1
     gap = sign * 64 + 128
     c.path(
         f"M{gap - 5} 216 H{gap + 5} L{gap + sign * 6 + 5} 260 H{gap + sign * 6 - 5} Z", "#08090b"
     )
-    with c.group(transform="translate(128 0)" + (" scale(-1 1)" if sign < 0 else "")):
-        c.path(
-            "M69 224 L121 207 Q128 206 128 213 V260 H70 Z",
-            paint,
-            stroke=dark(paint, 0.65),
-            stroke_width=2.5,
-        )
-        c.path("M69 224 L121 207 L126 213 L70 232 Z", light(paint, 0.5))
-        c.rect(101, 226, 19, 7, "#e4e8ec", rx=3, stroke="#30343a", stroke_width=1.5)
+    with c.group(transform=f"translate(128 0) scale({sign} 1)"):
+        _door(c, paint)
+
+
+def _door(c: Canvas, paint: str) -> None:
+    """Ajar, on the right."""
+    c.mark("door", 69, 205, 60, 56)
+    c.path(
+        "M69 224 L121 207 Q128 206 128 213 V260 H70 Z",
+        paint,
+        stroke=dark(paint, 0.65),
+        stroke_width=2.5,
+    )
+    c.path("M69 224 L121 207 L126 213 L70 232 Z", light(paint, 0.5))
+    c.rect(101, 226, 19, 7, "#e4e8ec", rx=3, stroke="#30343a", stroke_width=1.5)
 
 
 def _weather(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
     drops = look["drops"]
     pairs = list(zip(drops[::2], drops[1::2], strict=True))
     if truth["weather"] == "rain":
-        c.line(" ".join(f"M{x} {y} l-5 17" for x, y in pairs), "#dce8f4", 1.6, opacity=0.55)
+        c.line(" ".join(f"M{x} {y} l-5 17" for x, y in pairs), "#dce8f4", 1.6, stroke_opacity=0.55)
     elif truth["weather"] == "snow":
-        c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[:40]), "#ffffff", 4.5, opacity=0.9)
-        c.line(" ".join(f"M{x} {y} h0.1" for x, y in pairs[40:]), "#ffffff", 7.5, opacity=0.9)
+        for flakes, size in ((pairs[:40], 4.5), (pairs[40:], 7.5)):
+            d = " ".join(f"M{x} {y} h0.1" for x, y in flakes)
+            c.line(d, "#ffffff", size, stroke_opacity=0.9)
 
 
-def street(truth: dict[str, str], look: dict[str, Any]) -> str:
-    """The SVG of a view back with attributes `truth` and appearance `look`."""
+def _approaching(c: Canvas, truth: dict[str, str], look: dict[str, Any], horizon: float) -> None:
+    depth, thing = look["y"] - horizon, truth["object"]
+    x = 128 + (-1 if truth["side"] == "left" else 1) * look["lane"] * depth
+    with c.group(transform=f"translate({x:.2f} {look['y']}) scale({depth / 100:.3f})"):
+        left, top, right, bottom = vehicles.EXTENT[thing]
+        top += 12 if (thing, look["body"]) == ("car", "saloon") else 0
+        c.mark("object", left, top, right - left, bottom - top)
+        vehicles.DRAW[thing](c, look, truth["light"] != "day")
+
+
+def _scattered(look: dict[str, Any], x: float, y: float, w: float, h: float) -> list[covers.Spot]:
+    """Points of a rectangle."""
+    drops = [drop / SIDE for drop in look["drops"]]
+    return [(x + w * a, y + h * b) for a, b in zip(drops[::2], drops[1::2], strict=True)]
+
+
+def _lens(c: Canvas, truth: dict[str, str], look: dict[str, Any]) -> None:
+    """What lies on the lens: before all that may come, or as a stain that hides nothing asked."""
+    if truth["object"] != CANNOT_TELL:
+        if look["stain"]:
+            x, y = look["stain"]
+            lumps = _scattered(look, x - 24, y - 13, 48, 26)
+            covers.mud(c, lumps[:7], lumps, look["mud"], 17)
+    elif look["cover"] == "glare":
+        covers.glare(c, 128, 126, 166, 90, look["shine"])
+    else:
+        spots = [(column * 32.0, 89 + row * 25.0) for row in range(4) for column in range(9)]
+        grains = _scattered(look, -10, 62, 276, 130)
+        ragged = _scattered(look, -10, 78, 276, 96)
+        if look["cover"] == "mud":
+            covers.mud(c, spots + ragged[:30], grains, look["mud"], 54)
+        else:
+            pale = {"day": "#ccd4da", "dusk": "#a8989c", "night": "#4a525e"}[truth["light"]]
+            covers.mist(c, spots + ragged[:20], grains, pale, 54)
+
+
+def street(truth: dict[str, str], look: dict[str, Any]) -> Canvas:
+    """A view back with attributes `truth` and appearance `look`."""
     c, horizon = Canvas(), look["horizon"]
     sky(c, truth, horizon)
     PLACE[look["place"]](c, truth, look, horizon)
     with c.group(transform=f"translate({look['shift']} 0)"):
         _road(c, truth, horizon)
         _ground(c, truth, horizon)
-        if truth["object"] != "none":
-            depth = look["y"] - horizon
-            x = 128 + (-1 if truth["side"] == "left" else 1) * look["lane"] * depth
-            with c.group(transform=f"translate({x:.2f} {look['y']}) scale({depth / 100:.3f})"):
-                vehicles.DRAW[truth["object"]](c, look, truth["light"] != "day")
+        if truth["object"] not in ("none", CANNOT_TELL):
+            _approaching(c, truth, look, horizon)
         _own_car(c, truth, look)
     _weather(c, truth, look)
-    return c.text()
+    _lens(c, truth, look)
+    return c

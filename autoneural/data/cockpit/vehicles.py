@@ -114,6 +114,13 @@ def pedestrian(c: Canvas, look: dict[str, Any], lit: bool) -> None:
         c.line("M-16 -66 H16", "#f4ff90", 4)
 
 
+EXTENT = {
+    "car": (-52, -90, 52, 3),
+    "cyclist": (-29, -120, 29, 4),
+    "scooter": (-41, -125, 41, 2),
+    "pedestrian": (-32, -120, 32, 0),
+}
+"""Left, top, right, bottom; of a saloon the top is 12 lower."""
 DRAW: dict[str, Callable[[Canvas, dict[str, Any], bool], None]] = {
     "car": car,
     "cyclist": cyclist,
