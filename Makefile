@@ -30,6 +30,7 @@ smoke: $(VENV)/.all
 
 docs: $(VENV)/.all
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_datasheet.py
 
 clean:
 	rm -rf $(VENV) build dist out

@@ -15,7 +15,7 @@ from autoneural.data.cockpit.rows import scene_seed
 from autoneural.data.cockpit.tasks import TASKS
 from autoneural.errors import UserError
 
-CELL, TEXT, GAP = 256, 104, 10
+CELL, TEXT, GAP = 256, 134, 10
 
 
 def _two(scene: Scene) -> list[Question]:
@@ -29,7 +29,7 @@ def _caption(pen: ImageDraw.ImageDraw, x: int, y: int, scene: Scene) -> None:
     plain = ImageFont.truetype(font_file("roboto-medium"), 13)
     bold = ImageFont.truetype(font_file("roboto-bold"), 13)
     for question in _two(scene):
-        for line in textwrap.wrap(question.prompt, 40)[:2]:
+        for line in textwrap.wrap(question.prompt, 40)[:3]:
             pen.text((x, y), line, font=plain, fill="#4a5058")
             y += 15
         pen.text((x, y), question.answer, font=bold, fill="#0b6bcb")
@@ -37,9 +37,10 @@ def _caption(pen: ImageDraw.ImageDraw, x: int, y: int, scene: Scene) -> None:
 
 
 def contact_sheet(
-    tasks: Sequence[str], split: Split, seed: int = 0, columns: int = 6, lines: int = 2
+    tasks: Sequence[str], split: Split, seed: int = 0, columns: int = 6
 ) -> Image.Image:
-    """`lines` rows of `columns` pictures per task."""
+    """About eight rows of `columns` pictures, shared out over the tasks."""
+    lines = max(1, 8 // len(tasks))
     height = len(tasks) * lines * (CELL + TEXT + GAP) + GAP
     page = Image.new("RGB", (columns * (CELL + GAP) + GAP, height), "#ffffff")
     pen = ImageDraw.Draw(page)

@@ -1,0 +1,77 @@
+"""Writes docs/datasheet.md from the cockpit tasks: `make docs`. A test fails when it is stale."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from pathlib import Path
+
+from autoneural.data.cockpit import TASKS, Task
+
+PAGE = Path(__file__).with_name("datasheet.md")
+HEAD = """# Datasheet of the cockpit pictures
+
+Printed by `make docs` from `autoneural/data/cockpit/`; change that, not this page. The questions
+are those of *Datasheets for Datasets* (arXiv 1803.09010).
+
+**What it is.** {count} families of pictures in and around a car, drawn by a program from a seed,
+with every attribute of every picture, boxes of what is visible, questions with their only right
+answer, and a caption. `autoneural data cockpit -o DATA --n 48000` makes as many as asked for:
+rows of `messages` (JSONL, LLaVA, Parquet or WebDataset) and JPEG pictures of 256 x 256 pixels.
+
+**Why.** To train and to measure a small vision-language model where nothing can be downloaded and
+no person need be filmed: a demonstration, and a test bed that compression can lose something on.
+
+**What it is not.** Not photographs, and not a sample of the world: faces, cars and streets are
+drawings, their variety is what somebody wrote down, and a model that is right here is not thereby
+right in a car. Nobody's safety may rest on it. No real person, maker or plate is shown; brands
+are invented. KSS, PERCLOS and the like need clips and people; these are single pictures.
+
+**How answers come about.** Attributes are drawn first, from closed vocabularies and nearly
+independent; the picture and all texts follow from them. In most tasks something hides what a
+question asks for in 7 to 16 % of the scenes, and the right answer is "cannot tell": the same
+words are asked where it can be told. Shares of the commonest answer are tested (under 0.58 each,
+0.42 on average per task).
+
+**Splits.** `train`, `val` and `test` share no random stream. `test` has fonts, shades, layouts
+and places that the others never show, and scenes of styles of its own. Evaluation draws it; it is
+never written.
+
+**Formats.** `{{"id", "task", "source", "messages", "kinds", "attributes": {{"task.name": value}},
+"boxes": {{"task.name": [left, top, right, bottom]}}}}`, boxes as fractions of the picture from
+its top left corner.
+
+**Licence and care.** Apache-2.0, like the program. Fonts come from packages (OFL or Apache-2.0).
+Version {version} of the drawings: another version gives other pictures from the same seed.
+
+![Contact sheet](contact-sheet.jpg)
+"""
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    from autoneural.data.cockpit.base import VERSION
+
+    head = HEAD.format(count=len(TASKS), version=VERSION)
+    return "\n".join([head, *map(_section, TASKS.values())])
+
+
+def _section(task: Task) -> str:
+    module = inspect.getmodule(type(task))
+    rules = textwrap.dedent((module and module.__doc__) or "").strip()
+    rows = [f"| {name} | {', '.join(values)} |" for name, values in task.attributes.items()]
+    return "\n".join(
+        [
+            f"## {task.title} (`{task.name}`)\n",
+            f"```\n{rules}\n```\n",
+            f"Asked: {', '.join(task.kinds)}.\n",
+            "| attribute | values |\n|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
