@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from autoneural import __version__, cli_npu, commands
+from autoneural import __version__, cli_npu, commands, commands_npu
 from autoneural.cli_arguments import add_bundle, add_device, command, natural, positive
 from autoneural.errors import UserError
 
 PROG = "autoneural"
 
-# The package that was not found -> the extra that brings it.
+# The package that was not found -> the extra that brings it; commands of the NPU chain come without
+# torch, so they look in their own extra first.
 _EXTRAS = {
     "data": ("resvg_py", "font_", "fonts"),
     "train": (
@@ -36,7 +37,7 @@ _EXTRAS = {
         "onnxscript",
         "onnx_ir",
     ),
-    "npu": ("onnxruntime_qnn",),
+    "npu": ("onnxruntime_qnn", "onnx", "onnx_ir"),
 }
 
 
@@ -52,15 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that cannot show a letter of an answer should not end the answer.
         sys.stdout.reconfigure(errors="backslashreplace")
+    run = None
     try:
         args = build_parser().parse_args(argv)
-        code = args.run(args) or 0
+        run = args.run
+        code = run(args) or 0
         sys.stdout.flush()
         return code
     except UserError as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
-        extra = _extra_of(error.name or "")
+        extra = _extra_of(error.name or "", run)
         if extra is None:
             raise
         install = f"pip install '{PROG}[{extra}]', or `make setup` in a clone"
@@ -245,9 +248,10 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="default: all tasks")
 
 
-def _extra_of(module: str) -> str | None:
+def _extra_of(module: str, run: object) -> str | None:
     top = module.split(".")[0]
-    for extra, names in _EXTRAS.items():
+    npu = getattr(run, "__module__", "") == commands_npu.__name__
+    for extra, names in sorted(_EXTRAS.items(), key=lambda item: npu and item[0] != "npu"):
         if top in names or any(n.endswith("_") and top.startswith(n) for n in names):
             return extra
     return None

@@ -131,8 +131,9 @@ def _ask_compiler(chip: Chip, output: Path | None) -> Table:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         raise
-    print(f"wrote {save(table, out)}", file=sys.stderr)
-    return table
+    path = save(table, out)
+    print(f"wrote {path}", file=sys.stderr)
+    return replace(table, source=path)
 
 
 def doctor(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ CONTEXT = 128
 WIDTHS = (1, 8, 32)
 
 torch.set_num_threads(1)
+# A shell that starts a job with & has it ignore Ctrl-C, and so do all its children: what some
+# tests send would be lost.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _let_torchvision_import() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from autoneural import __version__, cli, commands
+from autoneural import __version__, cli, commands, commands_npu
 from autoneural.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,6 +108,16 @@ def test_a_missing_extra_is_named(module, extra, monkeypatch, capsys):
     monkeypatch.setattr(commands, "version", raising(ModuleNotFoundError(name=module)))
     assert cli.main(["version"]) == 2
     assert f"autoneural[{extra}]" in error_line(capsys)
+
+
+def test_commands_of_the_npu_chain_name_their_own_extra(monkeypatch, capsys):
+    def simulate(args):
+        raise ModuleNotFoundError(name="onnx_ir")
+
+    simulate.__module__ = commands_npu.__name__
+    monkeypatch.setattr(commands_npu, "simulate", simulate)
+    assert cli.main(["simulate", "cockpit-tiny", "--chip", "SA8295P", "-o", "copy"]) == 2
+    assert "autoneural[npu]" in error_line(capsys)
 
 
 def test_a_missing_module_of_ours_is_a_bug_and_shows(monkeypatch):

@@ -179,13 +179,14 @@ def print_drift(report: dict[str, Any], console: Console) -> None:
     if report["float"] is not None:
         console.print(_table("fp32 activations against qdq: quantisation itself", report["float"]))
     for kind, found in side["slopes"].items():
-        console.print(f"{kind}: {_verdict(found)}", highlight=False)
+        console.print(f"{kind}: {_verdict(found)}", highlight=False, soft_wrap=True)
 
 
 def _table(title: str, side: dict[str, Any], fresh: list[dict[str, Any]] | None = None) -> Table:
     kinds = [kind for kind in KINDS if kind in side["slopes"]]
     table = Table(title=f"{title}: SQNR in dB" + (" (of one step alone)" if fresh else ""))
-    for name in ("tokens", *kinds, "same token"):
+    table.add_column("tokens", justify="right", no_wrap=True)
+    for name in (*kinds, "same token"):
         table.add_column(name, justify="right")
     steps_alone = {row["from"]: row for row in fresh or ()}
     for row in side["windows"]:

@@ -142,18 +142,22 @@ def _figures(reference: VLM, model: VLM, samples: Sequence[Sample]) -> dict[str,
 
 
 def print_numerics(report: dict[str, Any], console: Console) -> None:
-    """One table per chip, and one of the model as ONNX defines it."""
+    """The model as ONNX defines it against float; per chip, against float and against ONNX."""
     chips = dict.fromkeys((row["chip"], row["generation"]) for row in report["rows"])
     for chip, generation in chips:
         rows = [row for row in report["rows"] if row["chip"] == chip]
-        where = "as ONNX defines it" if chip is None else f"as {chip} ({generation}) computes it"
-        table = Table(title=f"SQNR in dB, {where}")
-        table.add_column("counter-measure")
-        for against in ("float",) if chip is None else ("float", "qdq"):
-            for name in rows[0][against]:
-                table.add_column(f"{name} to {against}", justify="right")
-        for row in rows:
-            figures = [*row["float"].values(), *(row["qdq"] or {}).values()]
-            table.add_row(row["measure"], *(f"{figure:.1f}" for figure in figures))
-        console.print(table)
+        who = "as ONNX defines it" if chip is None else f"as {chip} ({generation}) computes it"
+        for against, reference in (("float", "float"), ("qdq", "ONNX's integers")):
+            if rows[0][against] is not None:
+                console.print(_table(rows, against, f"SQNR in dB {who}, against {reference}"))
     console.print(f"{report['samples']} calibration rows, {report['compared']} compared")
+
+
+def _table(rows: Sequence[dict[str, Any]], against: str, title: str) -> Table:
+    table = Table(title=title)
+    table.add_column("counter-measure", no_wrap=True)
+    for name in rows[0][against]:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(row["measure"], *(f"{figure:.1f}" for figure in row[against].values()))
+    return table

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
 _WIDE = 2048  # from here on a matrix is a large language model's
+_ONE_STEP = 1.5  # a range divided into as many steps as levels, or one fewer
 
 
 def variant_of(node: ir.Node) -> str:
@@ -77,6 +79,23 @@ def _gelu(node: ir.Node) -> str:
     return node.attributes.get_string("approximate", "none").replace("none", "")
 
 
+def _own_range(node: ir.Node) -> str:
+    """Sigmoid 0 .. 1, Tanh -1 .. 1: in 16 bits a chip knows no other range of them."""
+    quantize = next((r for r, _ in node.outputs[0].uses() if r.op_type == "QuantizeLinear"), None)
+    if quantize is None or len(quantize.inputs) < 3:
+        return ""
+    scale, zero_point = (
+        None if value is None or value.const_value is None else value.const_value.numpy()
+        for value in quantize.inputs[1:3]
+    )
+    if scale is None or zero_point is None or scale.size != 1:
+        return ""
+    levels = float(np.iinfo(zero_point.dtype).max) + 1
+    span, middle = (2, levels / 2) if node.op_type == "Tanh" else (1, 0)
+    filled = abs(float(scale.item()) * levels / span - 1) <= _ONE_STEP / levels
+    return "" if filled and int(zero_point.item()) == middle else "other range"
+
+
 def _resize(node: ir.Node) -> str:
     return node.attributes.get_string("mode", "nearest")
 
@@ -93,6 +112,7 @@ _FINDERS: dict[str, Callable[[ir.Node], str]] = {
     **dict.fromkeys(("Softmax", "LogSoftmax"), _last_axis),
     **dict.fromkeys(("LayerNormalization", "RMSNormalization", "LpNormalization"), _last_axis),
     **dict.fromkeys((f"Reduce{kind}" for kind in ("Mean", "Sum", "Max", "Min", "L2")), _reduction),
+    **dict.fromkeys(("Sigmoid", "HardSigmoid", "Tanh"), _own_range),
     "Slice": _slice,
     "Gather": _gather,
     "Gelu": _gelu,

@@ -1,4 +1,4 @@
-"""What HTP's matrix engine adds to an output channel whatever the data, and a bias against it.
+"""What HTP's matrix engine adds to an output channel whatever the data.
 
 The engine drops the lower eight bits of every sum, rounds its constants to whole steps of 256, and
 on v68 and v69 the multiplier too (target/htp.py). On average a channel is off by up to one and a
@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from autoneural.target.htp import MatrixEngine, Requantization
+from autoneural.target.htp import Requantization
 
 _BYTE = 256
 _MEAN_DROPPED = (_BYTE - 1) / _BYTE / 2
@@ -25,18 +25,3 @@ def mean_offset(plan: Requantization, raw_sum: ArrayLike, exact: ArrayLike) -> N
     """
     t = np.asarray(raw_sum, np.float64) / _BYTE - _MEAN_DROPPED
     return (t + plan.shift) * plan.gain + plan.offset - np.asarray(exact, np.float64)
-
-
-def balancing_bias(
-    engine: MatrixEngine, plan: Requantization, offset: ArrayLike
-) -> NDArray[np.int64]:
-    """The bias, in steps of x scale * weight scale, that leaves half a step of `offset` at most.
-
-    `plan` and `offset` are those without a bias.
-    """
-    whole = -np.rint(np.asarray(offset) / plan.gain)
-    bias = _BYTE * whole
-    if engine.multiplier_bits is None:
-        # It is rounded towards zero: on the border between two, fp32 would decide.
-        bias += np.sign(whole) * (_BYTE // 2)
-    return bias.astype(np.int64)

@@ -254,11 +254,14 @@ def test_cached_generation_equals_the_full_forward_on_a_chip(
     assert logits[0, start:-1].argmax(-1).tolist() == tokens
 
 
-def test_the_report_says_what_a_chip_makes_of_it(model: VLM, samples: list[Sample]) -> None:
+@pytest.mark.parametrize("name", ["w4a16", "w4a16kv8"])
+def test_the_report_says_what_a_chip_makes_of_it(
+    model: VLM, samples: list[Sample], name: str
+) -> None:
     reference = copy.deepcopy(model)
-    calibrate(model, samples, W4A16)
+    calibrate(model, samples, PRECISIONS[name])
     chip = find_chip("SA8295P")
-    report = build_report(reference, model, samples, W4A16, chip)
+    report = build_report(reference, model, samples, PRECISIONS[name], chip)
     assert report.chip == chip.name
     on_chip = [module.chip_sqnr_db for module in report.modules]
     assert on_chip == sorted(on_chip, key=lambda figure: figure or 0.0)

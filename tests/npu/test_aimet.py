@@ -88,10 +88,12 @@ def test_every_activation_keeps_its_encoding(name: str) -> None:
 def float_name(node: ir.Node) -> str:
     """What the float graph calls the tensor that a node quantises, or a graph input it reads."""
     real, integers = node.inputs[0], node.outputs[0]
+    assert real is not None
+    name, producer = str(integers.name), real.producer()
     if integers.is_graph_output():
-        return integers.name
-    again = real.producer() is not None and real.producer().op_type == "DequantizeLinear"
-    return f"{integers.name.removesuffix('.int')}.requantized" if again else real.name
+        return name
+    again = producer is not None and producer.op_type == "DequantizeLinear"
+    return f"{name.removesuffix('.int')}.requantized" if again else str(real.name)
 
 
 def constants(stem: str, *arrays: np.ndarray) -> list[ir.Value]:

@@ -15,7 +15,7 @@ from autoneural.cli import main
 from autoneural.errors import UserError
 from autoneural.npu import oracle
 from autoneural.npu.oracle import all_probes, refresh, save
-from autoneural.npu.probing import refusal
+from autoneural.npu.probe_log import refusal
 from autoneural.runtime.qnn import Wheel
 from autoneural.target.chips import find_chip
 from autoneural.target.legality_table import SHIPPED, Probe, load_table, read_tables, user_file
@@ -43,6 +43,9 @@ FEW = {
     for probe in (
         *map(matmul, ("w4a16", "w16a16", "a16xa8", "a8xa16")),
         Probe(op="Erf", variant="", rank=3, precision="a16"),
+        Probe(op="Sigmoid", variant="", rank=3, precision="a16"),
+        Probe(op="Sigmoid", variant="other range", rank=3, precision="a16"),
+        Probe(op="MatMul", variant="", rank=3, precision="w4a16/lpbq64"),
     )
 }
 
@@ -51,12 +54,16 @@ FEW = {
 def test_the_compiler_answers(chip, qnn_wheel: Wheel) -> None:
     table = refresh(chip, silent, FEW)
     said = {(probe.op, probe.precision): reason for probe, reason in table.answers.items()}
+    sigmoid = {p.variant: reason for p, reason in table.answers.items() if p.op == "Sigmoid"}
     assert table.compiler == qnn_wheel.compiler
     assert said["MatMul", "w4a16"] == ""
+    assert said["MatMul", "w4a16/lpbq64"] == ""
     assert said["MatMul", "a16xa8"] == ""
     assert said["MatMul", "a8xa16"] == "computed in floating point, not in integers"
     assert "`Erf` are not supported" in said["Erf", "a16"]
     assert bool(said["MatMul", "w16a16"]) is (chip.htp < 73)
+    assert sigmoid[""] == ""
+    assert "computes something else" in sigmoid["other range"]
 
 
 def test_the_shipped_answers_are_those_of_this_compiler(qnn_wheel: Wheel) -> None:

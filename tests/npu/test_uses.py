@@ -51,10 +51,7 @@ def test_the_embedded_bundle_is_known_and_legal(path: Path, name: str) -> None:
     assert uses
     assert [str(problem) for problem in problems(chip, uses)] == []
     verdicts = [legal(chip, u.op, u.precision, variant=u.variant, rank=u.rank) for u in uses]
-    # The table holds a Convert of rank 3 only, and the caches are of rank 4: the compiler decides.
-    unknown = {u.op for u, verdict in zip(uses, verdicts, strict=True) if verdict.accepted is None}
-    assert unknown <= {"Convert"}
-    assert all(verdict.accepted is not False for verdict in verdicts)
+    assert all(verdict.accepted for verdict in verdicts)
 
 
 def test_layers_are_called_by_their_modules() -> None:
@@ -92,6 +89,26 @@ def test_requantising_is_a_convert_each_way() -> None:
 def test_a_value_that_is_not_quantised_makes_both_its_ends_float() -> None:
     model = quantized("bare = Relu(r)", "last = Sigmoid(bare)", values=", float[1, 4, 8] bare")
     assert [use.precision for use in read_uses(model)] == ["fp32", "fp32"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "zero", "variant"),
+    [
+        ("0.0000152587890625", 0, ""),  # 1 / 65536
+        ("0.0000152590219", 0, ""),  # 1 / 65535
+        ("0.0000137331197", 0, "other range"),
+        ("0.0000152590219", 100, "other range"),
+    ],
+)
+def test_a_sigmoid_is_told_apart_by_its_range(scale: str, zero: int, variant: str) -> None:
+    model = quantized(
+        "f = Sigmoid(r)",
+        "q = QuantizeLinear(f, t, u)",
+        "q1 = DequantizeLinear(q, t, u)",
+        "last = Relu(q1)",
+        values=f", float t = {{{scale}}}, uint16 u = {{{zero}}}",
+    )
+    assert read_uses(model)[0].variant == variant
 
 
 def test_a_float_constant_makes_its_reader_float() -> None:

@@ -84,6 +84,17 @@ def test_a_signed_constant_beside_unsigned_activations_is_computed_in_float(op: 
     assert "floating point" in verdict.reason
 
 
+@pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
+def test_what_compiles_and_computes_something_else_is_refused(chip) -> None:
+    for op in ("Sigmoid", "Tanh"):
+        assert legal(chip, op, "a16", variant="", rank=3).accepted is True
+        other = legal(chip, op, "a16", variant="other range", rank=3)
+        assert other.accepted is False
+        assert "something else" in other.reason
+    assert legal(chip, "MatMul", "a16xa8", rank=4).accepted is True
+    assert legal(chip, "MatMul", "a16xa8", rank=5).accepted is False
+
+
 def test_a_reason_is_the_compilers_own() -> None:
     assert "68, expected >= 73" in legal(OLD, "MatMul", "w16a16").reason
     assert legal(NEW, "MatMul", "w16a16").reason == ""

@@ -160,6 +160,9 @@ def _functions() -> Iterator[Form]:
         yield _function(op, 3)
     for op in ("Sin", "Cos", "Atan"):
         yield _function(op, 3)
+    for op in ("Sigmoid", "Tanh", "HardSigmoid"):
+        build = _function(op, 3, everyday=True).build
+        yield Form(op=op, variant="other range", rank=3, precisions=("a8", "a16"), build=build)
 
 
 def _asked(rank: int) -> tuple[str, ...]:

@@ -3,13 +3,13 @@
     input (uint8/16) -> DequantizeLinear -> operator -> QuantizeLinear -> output (uint8/16)
     constant (int4/8/16, uint8/16)  -> DequantizeLinear -^
 
-With the formats of `autoneural.target.precision`. Every value has the same range, so operators
+With the formats of `autoneural.target.precision`. Nearly every value has one range, so operators
 that only move data keep their encoding. Floating point: the same graph without the Q and DQ nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from string import ascii_lowercase
 from typing import Any
 
@@ -19,6 +19,7 @@ import onnx_ir as ir
 from numpy.typing import DTypeLike, NDArray
 from onnx_ir.passes.common import ShapeInferencePass
 
+from autoneural.target.numerics import Encoding
 from autoneural.target.precision import Formats
 
 _OPSET = 23  # as our exporter writes
@@ -31,6 +32,25 @@ _FLOAT = {"fp16": ir.DataType.FLOAT16, "fp32": ir.DataType.FLOAT}
 _NO_NUMBERS = (ir.DataType.BOOL, ir.DataType.INT32)  # masks and indices
 
 
+def everyday_encoding(bits: int) -> Encoding:
+    """-8 .. 8, which every value has whose operator has no range of its own."""
+    return Encoding(bits=bits, scale=_RANGE / (2**bits - 1), zero_point=2 ** (bits - 1))
+
+
+def _fraction(bits: int) -> Encoding:
+    return Encoding(bits=bits, scale=2.0**-bits, zero_point=0)
+
+
+def _signed_fraction(bits: int) -> Encoding:
+    return Encoding(bits=bits, scale=2.0 ** (1 - bits), zero_point=2 ** (bits - 1))
+
+
+_OWN_RANGE: Mapping[str, Callable[[int], Encoding]] = {
+    **dict.fromkeys(("Sigmoid", "HardSigmoid", "Softmax"), _fraction),
+    "Tanh": _signed_fraction,
+}
+
+
 class ProbeGraph:
     """Builds one probe. Values are real numbers; what is quantised, and how, `formats` says."""
 
@@ -40,8 +60,8 @@ class ProbeGraph:
         self._nodes: list[ir.Node] = []
         self._initializers: list[ir.Value] = []
         self._scales: NDArray[np.float32] = np.ones((), np.float32)  # of the last constant
-        # What a node returned -> its quantised self, and the width of that.
-        self._integers: dict[ir.Value, tuple[ir.Value, int]] = {}
+        # What a node returned -> its quantised self, and the encoding of that.
+        self._integers: dict[ir.Value, tuple[ir.Value, Encoding]] = {}
 
     @property
     def real(self) -> ir.DataType:
@@ -58,7 +78,7 @@ class ProbeGraph:
             kinds = self.formats.activations
             bits = kinds[min(place, len(kinds) - 1)]
         integers = self._input(name, ir.DataType.from_numpy(np.dtype(_ACTIVATION[bits])), shape)
-        return self._dequantize(integers, bits)
+        return self._dequantize(integers, everyday_encoding(bits))
 
     def mask(self, *shape: int) -> ir.Value:
         """A graph input of truth values."""
@@ -84,9 +104,8 @@ class ProbeGraph:
         if self.formats.floating:
             return self._initializer("table", values.astype(self.real.numpy()))
         integers = np.rint(values * (2 ** (bits - 1) - 1) + 2 ** (bits - 1))
-        return self._dequantize(
-            self._initializer("table", integers.astype(_ACTIVATION[bits])), bits
-        )
+        rows = self._initializer("table", integers.astype(_ACTIVATION[bits]))
+        return self._dequantize(rows, everyday_encoding(bits))
 
     def unsigned(self, *shape: int) -> ir.Value:
         """An unsigned constant as wide as the output, with one scale."""
@@ -115,18 +134,27 @@ class ProbeGraph:
         return self._initializer("whole", np.array(values, np.int64))
 
     def node(
-        self, op: str, *inputs: ir.Value | None, bits: int | None = None, **attributes: Any
+        self,
+        op: str,
+        *inputs: ir.Value | None,
+        bits: int | None = None,
+        everyday: bool = False,
+        **attributes: Any,
     ) -> ir.Value:
-        """One operator; what it returns is quantised to `bits`, else to the output's width."""
+        """One operator; what it returns is quantised to `bits`, else to the output's width.
+
+        In the operator's own range where it has one, unless `everyday`.
+        """
         made = self._node(op, inputs, 1, attributes)
-        self._keep(made.outputs[0], bits or self.formats.output_bits)
+        encoding = everyday_encoding if everyday else _OWN_RANGE.get(op, everyday_encoding)
+        self._keep(made.outputs[0], bits, encoding)
         return made.outputs[0]
 
     def split(self, op: str, *inputs: ir.Value | None, count: int, **kw: Any) -> list[ir.Value]:
         """An operator with several outputs of the same kind."""
         made = self._node(op, inputs, count, kw)
         for value in made.outputs:
-            self._keep(value, self.formats.output_bits)
+            self._keep(value)
         return list(made.outputs)
 
     def pick(self, op: str, *inputs: ir.Value | None, values: bool, **kw: Any) -> list[ir.Value]:
@@ -134,13 +162,14 @@ class ProbeGraph:
         made = self._node(op, inputs, 1 + values, kw)
         made.outputs[-1].type = ir.TensorType(ir.DataType.INT64)
         if values:
-            self._keep(made.outputs[0], self.formats.output_bits)
+            self._keep(made.outputs[0])
         return list(made.outputs)
 
     def convert(self, value: ir.Value, bits: int) -> ir.Value:
         """The same numbers at another width: Q of a DQ."""
-        copy = self._quantize(self._read(value), bits)
-        self._integers[copy] = copy, bits
+        encoding = everyday_encoding(bits)
+        copy = self._quantize(self._read(value), encoding)
+        self._integers[copy] = copy, encoding
         return copy
 
     def model(self, *outputs: ir.Value) -> ir.Model:
@@ -178,10 +207,16 @@ class ProbeGraph:
         self._append(made)
         return made
 
-    def _keep(self, value: ir.Value, bits: int) -> None:
+    def _keep(
+        self,
+        value: ir.Value,
+        bits: int | None = None,
+        encoding: Callable[[int], Encoding] = everyday_encoding,
+    ) -> None:
         value.type = ir.TensorType(self.real)
         if not self.formats.floating:
-            self._integers[value] = self._quantize(value, bits), bits
+            chosen = encoding(bits or self.formats.output_bits)
+            self._integers[value] = self._quantize(value, chosen), chosen
 
     def _constant(
         self,
@@ -207,19 +242,19 @@ class ProbeGraph:
         kept = self._integers.get(value)
         return value if kept is None else self._dequantize(*kept)
 
-    def _quantize(self, value: ir.Value, bits: int) -> ir.Value:
-        made = self._qdq("QuantizeLinear", value, bits)
-        made.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(_ACTIVATION[bits])))
+    def _quantize(self, value: ir.Value, encoding: Encoding) -> ir.Value:
+        made = self._qdq("QuantizeLinear", value, encoding)
+        made.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(_ACTIVATION[encoding.bits])))
         return made
 
-    def _dequantize(self, value: ir.Value, bits: int) -> ir.Value:
-        made = self._qdq("DequantizeLinear", value, bits)
+    def _dequantize(self, value: ir.Value, encoding: Encoding) -> ir.Value:
+        made = self._qdq("DequantizeLinear", value, encoding)
         made.type = ir.TensorType(ir.DataType.FLOAT)
         return made
 
-    def _qdq(self, op: str, value: ir.Value, bits: int) -> ir.Value:
-        scale = self._initializer("scale", np.array(_RANGE / (2**bits - 1), np.float32))
-        zero_point = np.array(2 ** (bits - 1), _ACTIVATION[bits])
+    def _qdq(self, op: str, value: ir.Value, encoding: Encoding) -> ir.Value:
+        scale = self._initializer("scale", np.array(encoding.scale, np.float32))
+        zero_point = np.array(encoding.zero_point, _ACTIVATION[encoding.bits])
         return self._append(ir.node(op, [value, scale, self._initializer("zero", zero_point)]))
 
     def _dequantized(

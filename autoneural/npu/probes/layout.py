@@ -118,7 +118,9 @@ def _moves() -> Iterator[Form]:
     yield Form(op="Pad", variant="constant", rank=3, build=_pad(3, "constant"))
     for op in ("DepthToSpace", "SpaceToDepth"):
         yield Form(op=op, rank=4, build=_one(op, 4, blocksize=2))
-    yield Form(op="Convert", rank=3, precisions=("a16>a8", "a8>a16", "a8", "a16"), build=_converted)
+    for rank in (3, 2, 4, 5):
+        asked = ("a16>a8", "a8>a16", "a8", "a16")
+        yield Form(op="Convert", rank=rank, precisions=asked, build=_converted(rank))
 
 
 def _arranged(op: str, rank: int, argument: Any) -> Build:
@@ -162,8 +164,8 @@ def _pad(rank: int, mode: str) -> Build:
     return build
 
 
-def _converted(g: ProbeGraph) -> ir.Value:
-    return g.convert(g.activation(*SHAPES[3]), g.formats.output_bits)
+def _converted(rank: int) -> Build:
+    return lambda g: g.convert(g.activation(*SHAPES[rank]), g.formats.output_bits)
 
 
 def _joins() -> Iterator[Form]:
@@ -207,13 +209,14 @@ def _gather(g: ProbeGraph) -> ir.Value:
 
 
 def _indexed(op: str, indices: Any) -> Build:
-    attributes = {"axis": 1} if op == "GatherElements" else {}
+    attributes: dict[str, Any] = {"axis": 1} if op == "GatherElements" else {}
     return lambda g: g.node(op, g.activation(*SHAPES[3]), g.whole(indices), **attributes)
 
 
 def _scattered(op: str, update: tuple[int, ...]) -> Build:
     elements = op == "ScatterElements"
-    indices, attributes = ([[[3] * 32]], {"axis": 1}) if elements else ([[[0, 3]]], {})
+    indices = [[[3] * 32]] if elements else [[[0, 3]]]
+    attributes: dict[str, Any] = {"axis": 1} if elements else {}
 
     def build(g: ProbeGraph) -> ir.Value:
         x, new = g.activation(*SHAPES[3]), g.activation(*update)
