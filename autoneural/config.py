@@ -292,8 +292,7 @@ _MOBILENETV5_TINY = MobileNetV5Config(
     stem_channels=16,
     stages=_cockpit_tiny_stages(),
     fusion_channels=256,
-    # 64 tokens, not 256: at this width the language model would spend most of its time on pixels.
-    fusion_size=8,
+    fusion_size=16,
     layer_scale_init=0.1,
 )
 _LFM2_1_2B = TextConfig(layer_types=_LFM2_LAYERS)
