@@ -188,6 +188,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from autoneural.bench import quality
     from autoneural.bench.held_out import held_out, trained_tasks
     from autoneural.bench.report import print_quality
+    from autoneural.data.cockpit import TASKS
 
     if args.records and not args.records.parent.is_dir():
         # Said now, not after an hour of questions.
@@ -200,7 +201,12 @@ def evaluate(args: argparse.Namespace) -> None:
     total = passes * sum(len(items) for items in tasks.values())
     with _progress("questions", total) as advance:
         report, records = quality.evaluate(
-            answerer, tasks, seed=args.seed, blind=not args.no_blind, on_answer=advance
+            answerer,
+            tasks,
+            seed=args.seed,
+            blind=not args.no_blind,
+            alarms={name: task.alarms for name, task in TASKS.items()},
+            on_answer=advance,
         )
     if args.json:
         _print_json(report)

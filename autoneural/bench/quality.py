@@ -5,6 +5,7 @@
     blind      accuracy when every question is shown the pictures of another (seeded)
     majority   score of the best constant answer per kind of question, taken from these very
                questions: the most that guessing by kind could reach
+    alarms, unanswerable   see `safety`
 
 Two runs over the same questions are compared by `paired_difference`.
 """
@@ -20,13 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from autoneural.bench.intervals import Z95, ratio, wilson
+from autoneural.bench.safety import Alarms, alarm_scores, unanswerable
 from autoneural.data.messages import Message, image_parts, normalise_messages
 from autoneural.errors import UserError
 from autoneural.files import write_text
 
 Record = dict[str, Any]
-
-_Z95 = 1.959964
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +83,6 @@ def normalise(text: str) -> str:
     return text.strip().lower().removesuffix(".").rstrip()
 
 
-def wilson(correct: int, n: int) -> list[float]:
-    """Wilson's 95 % interval [low, high] of `correct` in `n` trials."""
-    if n == 0:
-        return [0.0, 1.0]
-    p, z2 = correct / n, _Z95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return [centre - half, centre + half]
-
-
 def shuffled(items: Sequence[Item], seed: int) -> list[Item]:
     """The same questions, each with the pictures of another one of as many pictures.
 
@@ -116,7 +107,7 @@ def majority(items: Sequence[Item]) -> float:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for item in items:
         counts[item.kind][normalise(item.expected)] += 1
-    return _ratio(sum(c.most_common(1)[0][1] for c in counts.values()), len(items))
+    return ratio(sum(c.most_common(1)[0][1] for c in counts.values()), len(items))
 
 
 def evaluate(
@@ -125,13 +116,15 @@ def evaluate(
     *,
     seed: int = 0,
     blind: bool = True,
+    alarms: Mapping[str, Alarms] | None = None,
     on_answer: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Any], list[Record]]:
     """Ask every question, and again with shuffled pictures.
 
     Returns the report `{"mean", "tasks": {name: {"accuracy", "n", "ci95", "blind", "majority",
-    "questions"}}}` and one record per question. `blind=False` skips the second pass (null in the
-    report). `on_answer` is called after each answer.
+    "questions", "alarms"}}, "unanswerable"}` and one record per question. `blind=False` skips the
+    second pass (null in the report). `alarms` are those of each task. `on_answer` is called after
+    each answer.
     """
     report: dict[str, Any] = {}
     records: list[Record] = []
@@ -140,13 +133,14 @@ def evaluate(
         guessed = _ask(answerer, shuffled(items, seed) if blind else [], on_answer)
         report[name] = {
             **_score(asked),
-            "blind": _ratio(sum(r["correct"] for r in guessed), len(guessed)) if guessed else None,
+            "blind": ratio(sum(r["correct"] for r in guessed), len(guessed)) if guessed else None,
             "majority": majority(items),
             "questions": _by_kind(asked),
+            "alarms": alarm_scores(asked, (alarms or {}).get(name, {})),
         }
         records += asked
-    mean = _ratio(sum(task["accuracy"] for task in report.values()), len(report))
-    return {"mean": mean, "tasks": report}, records
+    mean = ratio(sum(task["accuracy"] for task in report.values()), len(report))
+    return {"mean": mean, "tasks": report, "unanswerable": unanswerable(records)}, records
 
 
 def paired_difference(a: Sequence[Record], b: Sequence[Record]) -> dict[str, Any]:
@@ -165,7 +159,7 @@ def paired_difference(a: Sequence[Record], b: Sequence[Record]) -> dict[str, Any
     lost = sum(left[key] and not right[key] for key in left)
     won = sum(right[key] and not left[key] for key in left)
     difference = (won - lost) / n
-    half = _Z95 * math.sqrt(((won + lost) / n - difference**2) / n)
+    half = Z95 * math.sqrt(((won + lost) / n - difference**2) / n)
     return {
         "n": n,
         "accuracy": [sum(left.values()) / n, sum(right.values()) / n],
@@ -223,7 +217,7 @@ def _ask(answerer: Answerer, items: Sequence[Item], on_answer: Callable[[], None
 def _score(records: Sequence[Record]) -> dict[str, Any]:
     correct = sum(r["correct"] for r in records)
     n = len(records)
-    return {"accuracy": _ratio(correct, n), "n": n, "ci95": wilson(correct, n)}
+    return {"accuracy": ratio(correct, n), "n": n, "ci95": wilson(correct, n)}
 
 
 def _by_kind(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
@@ -231,13 +225,9 @@ def _by_kind(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     for record in records:
         groups[record["kind"]].append(record)
     return {
-        kind: {"accuracy": _ratio(sum(r["correct"] for r in group), len(group)), "n": len(group)}
+        kind: {"accuracy": ratio(sum(r["correct"] for r in group), len(group)), "n": len(group)}
         for kind, group in sorted(groups.items())
     }
-
-
-def _ratio(part: float, whole: int) -> float:
-    return part / whole if whole else 0.0
 
 
 def _derangement(n: int, seed: int) -> list[int]:

@@ -22,6 +22,26 @@ def print_quality(report: dict[str, Any], console: Console) -> None:
     table.add_section()
     table.add_row("mean", f"{report['mean']:.3f}", style="bold")
     console.print(table)
+    for name, task in report["tasks"].items():
+        for kind, score in task["alarms"].items():
+            console.print(_alarm(f"{name}, {kind}", score), highlight=False, soft_wrap=True)
+    hidden = report["unanswerable"]
+    if hidden["n"]:
+        console.print(
+            f"unanswerable: of {hidden['n']} questions {hidden['made_up']:.3f} were answered all "
+            f"the same; of {hidden['answerable']} others {hidden['refused']:.3f} were refused",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _alarm(what: str, score: dict[str, Any]) -> str:
+    low, high = score["ci95"]
+    return (
+        f"{what}: {' or '.join(score['answers'])} recalled {score['recall']:.3f} "
+        f"({low:.3f} to {high:.3f}, of {score['n']}), false alarms {score['false_alarms']:.3f} "
+        f"(of {score['clear']})"
+    )
 
 
 def print_difference(result: dict[str, Any], a: str, b: str, console: Console) -> None:

@@ -1,6 +1,6 @@
 """Stages as data: what trains, on which mixture, for how long.
 
-    vision    encoder + throw-away attribute heads    pictures -> attributes
+    vision    encoder + throw-away heads              pictures -> attributes, boxes
     language  language model                          caption as text -> question -> answer
     align     projector                               picture -> caption
     general   everything                              picture -> question -> answer

@@ -14,6 +14,7 @@ from autoneural.config import VisionConfig
 from autoneural.data.cells import CELL
 from autoneural.data.loader import Batch
 from autoneural.model.vlm import VLM
+from autoneural.train.curriculum import HEADS
 from autoneural.train.loss import (
     IGNORE,
     attribute_loss,
@@ -85,10 +86,11 @@ class VisionObjective:
         classes = [len(values) for values in vocabulary.values()]
         self.attributes, self.labels = vocabulary, labels
         channels, tokens = vision.out_channels, vision.num_tokens
-        self.modules = nn.ModuleDict({"heads": AttributeHeads(classes, channels, tokens)})
+        self._heads = nn.ModuleDict({"attributes": AttributeHeads(classes, channels, tokens)})
         if labels:
             cells = vision.image_size // CELL
-            self.modules["cells"] = CellHead(len(labels), channels, tokens, cells)
+            self._heads["cells"] = CellHead(len(labels), channels, tokens, cells)
+        self.modules = nn.ModuleDict({HEADS: self._heads})
         self._accuracy = RunningAccuracy(tuple(vocabulary))
         self._found = RunningAccuracy(("boxes",))
         self.buffers = {"accuracy": self._accuracy.counts, "found": self._found.counts}
@@ -100,11 +102,11 @@ class VisionObjective:
         targets_BA = _targets(batch)
         pixels = batch.pixel_values.float().div(255).contiguous(memory_format=torch.channels_last)
         tokens_BNC = model.vision_encoder(pixels)
-        logits_BAK = self.modules["heads"](tokens_BNC)
+        logits_BAK = self._heads["attributes"](tokens_BNC)
         self._accuracy.update(logits_BAK, targets_BA)
         loss = attribute_loss(logits_BAK, targets_BA)
         if self.labels:
-            logits_BGGK = self.modules["cells"](tokens_BNC)
+            logits_BGGK = self._heads["cells"](tokens_BNC)
             held = batch.cells >= 0
             self._found.update(logits_BGGK[held][:, None], batch.cells[held][:, None])
             loss = loss + cell_loss(logits_BGGK, batch.cells)

@@ -44,7 +44,7 @@ def build_optimizer(stage: Stage, parameters: Mapping[str, nn.Parameter]) -> tor
 def stage_lr(stage: Stage, name: str) -> float:
     """The peak learning rate of parameter `name`: that of the longest matching prefix.
 
-    Attribute heads without an entry of their own learn at the stage's highest rate.
+    Heads without an entry of their own learn at the stage's highest rate.
     """
     prefix = longest_prefix(name, stage.lr)
     if prefix is None and longest_prefix(name, [HEADS]):

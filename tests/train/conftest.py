@@ -35,6 +35,7 @@ def rows_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ],
             "kinds": ["colour", "on"],
             "attributes": {"demo.colour": colour},
+            "boxes": {"demo.colour": [0.0, 0.5, 0.25, 1.0]},
         }
         lines.append(json.dumps(row) + "\n")
     (folder / "train.jsonl").write_text("".join(lines))

@@ -124,7 +124,9 @@ def test_vision_stage_learns_attributes_and_leaves_no_heads(
         GENERAL, name="vision", objective="vision", train=(PARTS[0],), lr={PARTS[0]: 3e-3}, steps=40
     )
     outcome = make_trainer(vision).run()
-    assert outcome.results["vision"]["accuracy"]["demo.colour"] > 0.7
+    accuracy = outcome.results["vision"]["accuracy"]
+    assert accuracy["demo.colour"] > 0.7
+    assert accuracy["boxes"] > 0.7
     assert set(load_tensors(next(tmp_path.glob("state-*")) / "model.safetensors")) == names
 
 

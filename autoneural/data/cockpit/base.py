@@ -96,6 +96,11 @@ class Task(Protocol):
         ...
 
     @property
+    def alarms(self) -> Mapping[str, Sequence[str]]:
+        """Kind of question -> answers that must not be missed."""
+        ...
+
+    @property
     def statements(self) -> Mapping[tuple[str, str], str]:
         """(attribute, value) -> the words after "In which picture"."""
         ...

@@ -192,6 +192,7 @@ class Boarding:
     attributes = ATTRIBUTES
     kinds = KINDS
     statements = STATEMENTS
+    alarms = {"object": ("car", "scooter", "cyclist"), "action": ("wait",)}
 
     def sample(self, seed: int, split: Split) -> Scene:
         attributes = _attributes(rng_for(self.name, split, seed, "attributes"))

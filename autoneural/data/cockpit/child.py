@@ -267,6 +267,7 @@ class Child:
     attributes = ATTRIBUTES
     kinds = KINDS
     statements = STATEMENTS
+    alarms = {"buckled": ("not fastened",)}
 
     def sample(self, seed: int, split: Split) -> Scene:
         attributes = _attributes(rng_for(self.name, split, seed, "attributes"))

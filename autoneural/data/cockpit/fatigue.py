@@ -239,6 +239,7 @@ class Fatigue:
     attributes = ATTRIBUTES
     kinds = KINDS
     statements = STATEMENTS
+    alarms = {"state": ("asleep",)}
 
     def sample(self, seed: int, split: Split) -> Scene:
         attributes = _attributes(rng_for(self.name, split, seed, "attributes"))

@@ -10,6 +10,7 @@ levels count upwards. What only the other view shows is "none" and not asked.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from autoneural.data.cockpit import car_ends, finder_aisle, finder_map
@@ -271,6 +272,7 @@ class Finder:
     attributes = ATTRIBUTES
     kinds = KINDS
     statements = STATEMENTS
+    alarms: Mapping[str, tuple[str, ...]] = {}
 
     def sample(self, seed: int, split: Split) -> Scene:
         rng = rng_for(self.name, split, seed, "attributes")

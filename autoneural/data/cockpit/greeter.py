@@ -10,6 +10,7 @@ for an umbrella or empty hands. People walking away in the background count, but
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from autoneural.data.cockpit import facades, forecourt, grid, luggage, people
@@ -262,6 +263,7 @@ class Greeter:
     attributes = ATTRIBUTES
     kinds = KINDS
     statements = STATEMENTS
+    alarms: Mapping[str, tuple[str, ...]] = {}
 
     def sample(self, seed: int, split: Split) -> Scene:
         attributes = _attributes(rng_for(self.name, split, seed, "attributes"))

@@ -261,6 +261,7 @@ class Hmi:
     attributes = ATTRIBUTES
     kinds = KINDS
     statements = STATEMENTS
+    alarms = {"over": ("yes",)}
 
     def sample(self, seed: int, split: Split) -> Scene:
         attributes = _attributes(rng_for(self.name, split, seed, "attributes"))

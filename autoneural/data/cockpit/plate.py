@@ -8,6 +8,7 @@ of its plate is even, whatever letters follow.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from autoneural.data.cockpit import car_ends, emblems, plate_drawing, plate_scene
@@ -249,6 +250,7 @@ class Plate:
     attributes = ATTRIBUTES
     kinds = KINDS
     statements = STATEMENTS
+    alarms: Mapping[str, tuple[str, ...]] = {}
 
     def sample(self, seed: int, split: Split) -> Scene:
         attributes, grammar = _attributes(rng_for(self.name, split, seed, "attributes"), split)

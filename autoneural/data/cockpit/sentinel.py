@@ -204,6 +204,7 @@ class Sentinel:
     attributes = ATTRIBUTES
     kinds = KINDS
     statements = STATEMENTS
+    alarms = {"event": ("tampering", "impact")}
 
     def sample(self, seed: int, split: Split) -> Scene:
         truth = _attributes(rng_for(self.name, split, seed, "attributes"))
