@@ -85,7 +85,10 @@ _BLOCKS = {"er": EdgeResidual, "uir": InvertedResidual, "mqa": MultiQueryAttenti
 
 @dataclass(frozen=True, kw_only=True)
 class MobileNetV5Config(_Checked):
-    """MobileNetV5 encoder: stem, stages of blocks, multi-scale fusion of the last two stages."""
+    """MobileNetV5 encoder: stem, stages of blocks, multi-scale fusion of the last two stages.
+
+    `unshuffle` puts squares of that many cells of the fusion side by side into one token.
+    """
 
     image_size: int = 768
     stem_channels: int = 64
@@ -93,6 +96,7 @@ class MobileNetV5Config(_Checked):
     fusion_channels: int = 2048
     fusion_expand: float = 2.0
     fusion_size: int = 16
+    unshuffle: int = 1
     norm_eps: float = 1e-6
     layer_scale_init: float = 1e-5
     type: Literal["mobilenetv5"] = "mobilenetv5"
@@ -101,15 +105,16 @@ class MobileNetV5Config(_Checked):
         super().__post_init__()
         _require(len(self.stages) >= 2, "stages: multi-scale fusion needs at least two stages")
         _require(all(self.stages), "stages: one of them is empty")
+        _require(self.fusion_size % self.unshuffle == 0, "unshuffle: does not divide fusion_size")
 
     @property
     def num_tokens(self) -> int:
         """Visual tokens per image, the same at every image size."""
-        return self.fusion_size**2
+        return (self.fusion_size // self.unshuffle) ** 2
 
     @property
     def out_channels(self) -> int:
-        return self.fusion_channels
+        return self.fusion_channels * self.unshuffle**2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -196,3 +196,17 @@ class Rotary(nn.Module):
         half = x_BhTd.shape[-1] // 2
         swapped = torch.cat((x_BhTd[..., half:], x_BhTd[..., :half]), dim=-1)
         return self.add(self.mul_cos(x_BhTd, cos_11Td), self.mul_sin(swapped, sin_11Td))
+
+
+def pixel_unshuffle(x_BTC: Tensor, grid: int, factor: int) -> Tensor:
+    """Tokens of a `grid` x `grid` picture, squares of `factor` x `factor` of them joined into one.
+
+    [B,T,C] -> [B,T/factor^2,C*factor^2] in LFM2-VL's order: row, column, channel.
+    """
+    if factor == 1:
+        return x_BTC
+    # In two steps, because the direct form has rank 6 and an NPU stops at 5.
+    batch, side = x_BTC.shape[0], grid // factor
+    x_BHWC = x_BTC.reshape(batch, grid, side, -1)
+    x_BWHC = x_BHWC.transpose(1, 2).reshape(batch, side, side, -1)
+    return torch.flatten(x_BWHC.transpose(1, 2), 1, 2)

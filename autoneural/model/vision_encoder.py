@@ -37,6 +37,7 @@ from autoneural.model.layers import (
     SamePad,
     Scale,
     Softmax,
+    pixel_unshuffle,
 )
 from autoneural.model.vit import ViT
 
@@ -233,6 +234,7 @@ class MobileNetV5(nn.Module):
     def __init__(self, config: MobileNetV5Config) -> None:
         super().__init__()
         eps = config.norm_eps
+        self.grid, self.unshuffle = config.fusion_size, config.unshuffle
         stem = nn.Conv2d(3, config.stem_channels, kernel_size=3, stride=2)
         self.pixels = Range()
         self.conv_stem = ConvNorm(stem, eps, act=True)
@@ -267,7 +269,8 @@ class MobileNetV5(nn.Module):
         for stage in self.blocks:
             previous_BCHW, x_BCHW = x_BCHW, stage(x_BCHW)
         tokens_BCHW = self.msfa(previous_BCHW, x_BCHW)
-        return tokens_BCHW.permute(0, 2, 3, 1).flatten(1, 2)
+        tokens_BNC = tokens_BCHW.permute(0, 2, 3, 1).flatten(1, 2)
+        return pixel_unshuffle(tokens_BNC, self.grid, self.unshuffle)
 
 
 def _build_block(in_channels: int, block: Block, config: MobileNetV5Config) -> nn.Module:

@@ -8,11 +8,10 @@ Shape suffixes: see `layers.py`.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from autoneural.config import ViTConfig
-from autoneural.model.layers import Add, Gelu, MatMul, Range, Scale, Softmax
+from autoneural.model.layers import Add, Gelu, MatMul, Range, Scale, Softmax, pixel_unshuffle
 
 
 class Embeddings(nn.Module):
@@ -126,12 +125,4 @@ class ViT(nn.Module):
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         x_BTD = self.encoder(self.embeddings(self.pixels(pixels_BCHW)))
-        return self._pixel_unshuffle(self.post_layernorm(x_BTD))
-
-    def _pixel_unshuffle(self, x_BTD: Tensor) -> Tensor:
-        # In two steps, because the direct form has rank 6 and an NPU stops at 5.
-        side, factor = self.grid // self.unshuffle, self.unshuffle
-        x_BHWC = x_BTD.reshape(x_BTD.shape[0], self.grid, side, -1)
-        x_BWHC = x_BHWC.transpose(1, 2).reshape(x_BTD.shape[0], side, side, -1)
-        assert x_BWHC.shape[3] == x_BTD.shape[2] * factor**2
-        return torch.flatten(x_BWHC.transpose(1, 2), 1, 2)
+        return pixel_unshuffle(self.post_layernorm(x_BTD), self.grid, self.unshuffle)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from timm.models._efficientnet_builder import decode_arch_def
@@ -111,6 +113,23 @@ def test_full_size_costs_and_token_count(image_size: int, gmacs: float) -> None:
         pixels = torch.empty(1, 3, image_size, image_size)
     assert encoder(pixels).shape == (1, 256, 2048)
     assert macs(encoder, pixels) / 1e9 == pytest.approx(gmacs, abs=0.06)
+
+
+def test_unshuffled_tokens_are_squares_of_the_others() -> None:
+    torch.manual_seed(0)
+    plain = MobileNetV5(small_config(4)).eval()
+    config = replace(small_config(4), unshuffle=2)
+    joined = MobileNetV5(config).eval()
+    joined.load_state_dict(plain.state_dict())
+    pixels = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        cells = plain(pixels).reshape(2, 4, 4, -1)
+        tokens = joined(pixels)
+    assert tokens.shape == (2, config.num_tokens, config.out_channels) == (2, 4, 4 * 2048)
+    top_right = torch.cat([cells[:, row, col] for row in (0, 1) for col in (2, 3)], -1)
+    assert torch.equal(tokens[:, 1], top_right)
+    with pytest.raises(ValueError, match="unshuffle: does not divide fusion_size"):
+        replace(small_config(3), unshuffle=2)
 
 
 def test_channels_last_gives_the_same_features() -> None:
