@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from autoneural.data.cells import cell_targets
+from autoneural.data.cells import BoxVocabulary, cell_targets
 from autoneural.data.dataset import Mixture
 from autoneural.data.messages import image_parts
 from autoneural.data.processor import IGNORE, ModelInputs, Processor
@@ -33,7 +33,7 @@ class Batch:
     """`input_ids`, `labels` int64 [B, T]; `pixel_values` uint8 [N, 3, S, S]; `targets` int64 [N].
 
     `targets` holds one entry per name of the attribute vocabulary: the index of the value, or -100
-    where the image's row does not say. `cells` int64 [N, G, G] is what stands where
+    where the image's row does not say. `cells` int64 [N, 2, G, G] is what stands where
     (`autoneural.data.cells`). Labels are not shifted.
     """
 
@@ -78,7 +78,7 @@ class BatchStream:
     `position` is the number of samples consumed so far, batch included: a run that saves it and
     later starts there reads on exactly. A row longer than `max_length` tokens loses its last
     turns; image tokens are never cut. `attributes` (name -> values) asks for `Batch.targets`,
-    `labels` (of boxes) for `Batch.cells`.
+    `boxes` for `Batch.cells`.
     Errors of the workers, such as an unreadable image, are raised here.
     """
 
@@ -90,7 +90,7 @@ class BatchStream:
     prefetch: int = 4
     workers: int = 1
     attributes: AttributeVocabulary | None = None
-    labels: Sequence[str] = ()
+    boxes: BoxVocabulary | None = None
     jitter: Jitter | None = None
 
     def __iter__(self) -> Iterator[tuple[int, Batch]]:
@@ -121,9 +121,9 @@ class BatchStream:
             inputs, labels = fit(inputs, labels, self.processor, self.max_length)
             kept = len(inputs.pixel_values)
             targets = attribute_targets(row, self.attributes or {}, kept)
-            cells = cell_targets(
-                row if self.labels else {}, self.labels, kept, self.processor.image_size
-            )
+            known = self.boxes or BoxVocabulary()
+            size = self.processor.image_size
+            cells = cell_targets(row if self.boxes else {}, known, kept, size)
         except UserError as error:
             source, number = self.mixture.locate(position)
             raise UserError(f"{self.mixture.sources[source].name}[{number}]: {error}") from error

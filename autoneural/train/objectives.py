@@ -4,14 +4,14 @@ and distillation can bring objectives of their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from autoneural.config import VisionConfig
-from autoneural.data.cells import CELL
+from autoneural.data.cells import CELL, BoxVocabulary
 from autoneural.data.loader import Batch
 from autoneural.model.vlm import VLM
 from autoneural.train.curriculum import HEADS
@@ -39,8 +39,8 @@ class Objective(Protocol):
         ...
 
     @property
-    def labels(self) -> Sequence[str]:
-        """Labels of boxes asked of the loader."""
+    def boxes(self) -> BoxVocabulary | None:
+        """Labels and names of boxes asked of the loader."""
         ...
 
     def normaliser(self, batch: Batch) -> Tensor: ...
@@ -57,7 +57,7 @@ class LanguageObjective:
         self.modules = nn.ModuleDict()
         self.buffers: dict[str, Tensor] = {}
         self.attributes: Mapping[str, tuple[str, ...]] | None = None
-        self.labels: Sequence[str] = ()
+        self.boxes: BoxVocabulary | None = None
         self._image_token_id = image_token_id
 
     def normaliser(self, batch: Batch) -> Tensor:
@@ -77,19 +77,23 @@ class LanguageObjective:
 class VisionObjective:
     """Every attribute of every picture, and every box in its place, read off the encoder by heads.
 
-    `vocabulary` is that of the attributes, `labels` are those of the boxes; there may be none.
+    `vocabulary` is that of the attributes; there may be no boxes.
     """
 
     def __init__(
-        self, vocabulary: Mapping[str, tuple[str, ...]], labels: Sequence[str], vision: VisionConfig
+        self,
+        vocabulary: Mapping[str, tuple[str, ...]],
+        boxes: BoxVocabulary,
+        vision: VisionConfig,
     ) -> None:
         classes = [len(values) for values in vocabulary.values()]
-        self.attributes, self.labels = vocabulary, labels
+        self.attributes, self.boxes = vocabulary, boxes if boxes.labels else None
         channels, tokens = vision.out_channels, vision.num_tokens
         self._heads = nn.ModuleDict({"attributes": AttributeHeads(classes, channels, tokens)})
-        if labels:
+        if boxes.labels:
             cells = vision.image_size // CELL
-            self._heads["cells"] = CellHead(len(labels), channels, tokens, cells)
+            self._heads["labels"] = CellHead(len(boxes.labels), channels, tokens, cells)
+            self._heads["names"] = CellHead(len(boxes.names), channels, tokens, cells)
         self.modules = nn.ModuleDict({HEADS: self._heads})
         self._accuracy = RunningAccuracy(tuple(vocabulary))
         self._found = RunningAccuracy(("boxes",))
@@ -105,11 +109,13 @@ class VisionObjective:
         logits_BAK = self._heads["attributes"](tokens_BNC)
         self._accuracy.update(logits_BAK, targets_BA)
         loss = attribute_loss(logits_BAK, targets_BA)
-        if self.labels:
-            logits_BGGK = self._heads["cells"](tokens_BNC)
-            held = batch.cells >= 0
-            self._found.update(logits_BGGK[held][:, None], batch.cells[held][:, None])
-            loss = loss + cell_loss(logits_BGGK, batch.cells)
+        if self.boxes is not None:
+            labels_BGG, names_BGG = batch.cells.unbind(1)
+            logits_BGGK = self._heads["labels"](tokens_BNC)
+            held = labels_BGG >= 0
+            self._found.update(logits_BGGK[held][:, None], labels_BGG[held][:, None])
+            loss = loss + cell_loss(logits_BGGK, labels_BGG)
+            loss = loss + cell_loss(self._heads["names"](tokens_BNC), names_BGG)
         return loss
 
     def figures(self) -> dict[str, Any]:

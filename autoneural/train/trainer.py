@@ -242,7 +242,7 @@ class Trainer:
             workers=self.options.workers,
             prefetch=max(4, 2 * self.options.workers),
             attributes=objective.attributes,
-            labels=objective.labels,
+            boxes=objective.boxes,
             jitter=jitter if stage.jitter else None,
         )
 
