@@ -150,6 +150,16 @@ def _header(c: Canvas, truth: dict[str, str], look: dict[str, Any], color: str) 
         c.label(172, 41, truth["level"], 38, fill=ink, **style)
 
 
+def _row_at(plan: Plan, row: str) -> Point:
+    """The middle of a row's letter."""
+    return plan.point(62.0 if plan.columns else 22.0, plan.middle(row, "1")[1])
+
+
+def _bay_at(plan: Plan, lane: float, bay: str) -> Point:
+    """The middle of a bay's number along a lane."""
+    return plan.point(plan.middle("A", bay)[0], lane - 8)
+
+
 def _floor(c: Canvas, truth: dict[str, str], look: dict[str, Any], plan: Plan) -> None:
     paper = look["paper"]
     ink = "#e8ecf0" if luma(paper) < 0.4 else "#1c2026"
@@ -164,11 +174,11 @@ def _floor(c: Canvas, truth: dict[str, str], look: dict[str, Any], plan: Plan) -
         lines.append(f"M{x - w / 2:.1f} {y - h / 2:.1f} h{w:.1f} v{h:.1f} h{-w:.1f} Z")
     c.path(" ".join(lines), mix(paper, ink, 0.06), stroke=mix(paper, ink, 0.55), stroke_width=1.2)
     for row in ROWS:
-        x, y = plan.point(62.0 if plan.columns else 22.0, plan.middle(row, "1")[1])
+        x, y = _row_at(plan, row)
         c.label(x, y + 7.5, row, 22, **style)
     for lane in plan.lanes:
         for bay in BAYS:
-            x, y = plan.point(plan.middle("A", bay)[0], lane - 8)
+            x, y = _bay_at(plan, lane, bay)
             c.label(x, y + 5.5, bay, 15, **style)
 
 
@@ -269,4 +279,8 @@ def map_boxes(truth: dict[str, str], look: dict[str, Any]) -> dict[str, Box]:
         "lift": _box(look, *_lift_at(look, plan), 23, 23),
         "you": _box(look, *plan.point(*stand(plan, look["lane"], look["gap"])), 21, 21),
         "sign": _box(look, 128, 27, 244, 42),
-    }
+        "row": _box(look, *_row_at(plan, truth["row"]), 16, 17),
+        "bay": _box(look, *min((_bay_at(plan, lane, truth["bay"]) for lane in plan.lanes),
+                               key=lambda at: math.dist(at, (x, y))), 10, 12),
+        **({} if truth["level"] == CANNOT_TELL else {"level": _box(look, 172, 27, 24, 29)}),
+    }  # fmt: skip
