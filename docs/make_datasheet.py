@@ -30,7 +30,7 @@ are invented. KSS, PERCLOS and the like need clips and people; these are single 
 **How answers come about.** Attributes are drawn first, from closed vocabularies and nearly
 independent; the picture and all texts follow from them. In most tasks something hides what a
 question asks for in 7 to 16 % of the scenes, and the right answer is "cannot tell": the same
-words are asked where it can be told. Shares of the commonest answer are tested (under 0.58 each,
+words are asked where it can be told. Shares of the commonest answer are tested (under 0.6 each,
 0.42 on average per task).
 
 **Splits.** `train`, `val` and `test` share no random stream. `test` has fonts, shades, layouts
