@@ -11,8 +11,8 @@ from autoneural.data.cockpit.base import CANNOT_TELL, Box
 from autoneural.data.cockpit.car_body import PAINTS, SHAPES, Car
 from autoneural.data.cockpit.car_ends import Trim, draw_car
 from autoneural.data.cockpit.fonts import FONTS
-from autoneural.data.cockpit.perspective import Camera, box_of, disc, flat, ground, panel, wall
-from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, luma, mix
+from autoneural.data.cockpit.perspective import Camera, disc, flat, ground, panel, wall
+from autoneural.data.cockpit.svg import SIDE, Canvas, box_around, dark, light, luma, mix
 
 EYE = 165.0
 CEILING = 285.0
@@ -195,6 +195,6 @@ def aisle_boxes(truth: dict[str, str], look: dict[str, Any]) -> dict[str, Box]:
     corners = [(x + i * half, y + j * tall) for i in (-1, 1) for j in (-1, 1)]
     car = _parked(truth, look, *_spot(truth), paint="#000000")
     return {
-        "my car": box_of(car.outline()),
-        "sign": box_of([camera.project(u, v, z) for u, v in corners]),
+        "my car": box_around(car.outline()),
+        "sign": box_around([camera.project(u, v, z) for u, v in corners]),
     }

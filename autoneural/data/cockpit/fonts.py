@@ -7,11 +7,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from PIL import ImageFont
-
 from autoneural.errors import UserError
-
-_UNITS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +62,3 @@ def font_file(name: str) -> str:
         package = font.package.replace("_", "-")
         raise UserError(f"font package missing: {package}; run `pip install {package}`")
     return str(Path(spec.origin).parent / "files" / font.file)
-
-
-@cache
-def advances(name: str, text: str, size: float) -> tuple[float, ...]:
-    """Where the characters of a text of that size begin, and where the last one ends."""
-    font = ImageFont.truetype(font_file(name), _UNITS)
-    return tuple(font.getlength(text[:end]) * size / _UNITS for end in range(len(text) + 1))
