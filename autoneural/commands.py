@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoneural import __version__
-from autoneural.bundle import DEFAULT_BUNDLE, EMBEDDED, Bundle
+from autoneural.bundle import DEFAULT_BUNDLE, EMBEDDED
 from autoneural.errors import UserError
 from autoneural.files import expand
 from autoneural.show import is_checkpoint
@@ -193,9 +193,9 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.records and not args.records.parent.is_dir():
         # Said now, not after an hour of questions.
         raise UserError(f"--records {args.records}: there is no folder {args.records.parent}")
-    answerer = _answerer(args)
+    answerer, recipe = _answerer(args)
     with _progress("pictures", None) as advance:
-        asked = args.tasks or trained_tasks(_recipe(args))
+        asked = args.tasks or trained_tasks(recipe)
         tasks = held_out(asked, args.n, args.seed, args.split, advance)
     passes = 1 if args.no_blind else 2
     total = passes * sum(len(items) for items in tasks.values())
@@ -230,8 +230,11 @@ def compare(args: argparse.Namespace) -> None:
         print_difference(result, str(args.a), str(args.b), Console())
 
 
-def _answerer(args: argparse.Namespace) -> Answerer:
-    """The engine of a bundle, or the model of a checkpoint: by --target, else by what is named."""
+def _answerer(args: argparse.Namespace) -> tuple[Answerer, Mapping[str, Any]]:
+    """The engine of a bundle, or the model of a checkpoint: by --target, else by what is named.
+
+    And the recipe that made it.
+    """
     name, target = args.bundle, args.target
     checkpoint = name is not None and is_checkpoint(name)
     if checkpoint and target not in (None, "torch"):
@@ -239,21 +242,15 @@ def _answerer(args: argparse.Namespace) -> Answerer:
     if not checkpoint and target != "torch":
         from autoneural.bench.answer_bundle import EngineAnswerer
 
-        return EngineAnswerer(_engine(args))
+        engine = _engine(args)
+        return EngineAnswerer(engine), engine.bundle.manifest.get("recipe", {})
     if args.device not in (None, "cpu") or args.chip or args.require_npu:
         raise UserError("a checkpoint runs in PyTorch; an NPU or its emulator needs a bundle")
     from autoneural.bench.answer_checkpoint import load_answerer
+    from autoneural.checkpoint import load_recipe
 
-    return load_answerer(name or DEFAULT_BUNDLE)
-
-
-def _recipe(args: argparse.Namespace) -> Mapping[str, Any]:
-    """Of the model that `_answerer` answers with."""
-    if args.target == "torch" or (args.bundle is not None and is_checkpoint(args.bundle)):
-        from autoneural.checkpoint import load_recipe
-
-        return load_recipe(args.bundle or DEFAULT_BUNDLE)
-    return Bundle.load(args.bundle or EMBEDDED_BUNDLE).manifest.get("recipe", {})
+    name = name or DEFAULT_BUNDLE
+    return load_answerer(name), load_recipe(name)
 
 
 def _engine(args: argparse.Namespace) -> Engine:

@@ -183,7 +183,7 @@ def verify(args: argparse.Namespace) -> int:
     """The certificate of a compiled bundle; 1 where something is outside its threshold."""
     from rich.console import Console
 
-    from autoneural.bench.quality import normalise
+    from autoneural.bench.scoring import normalise
     from autoneural.npu.certificate_page import write_page
     from autoneural.npu.certificate_text import print_certificate
     from autoneural.npu.verify import THRESHOLDS, VerifyOptions, require_compiled

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from autoneural.bench.intervals import Z95, ratio, wilson
 from autoneural.bench.safety import Alarms, alarm_scores, unanswerable
+from autoneural.bench.scoring import Z95, normalise, ratio, wilson
 from autoneural.data.messages import Message, image_parts, normalise_messages
 from autoneural.errors import UserError
 from autoneural.files import write_text
@@ -76,11 +76,6 @@ def items_of(rows: Iterable[Mapping[str, Any]]) -> list[Item]:
                 )
             )
     return items
-
-
-def normalise(text: str) -> str:
-    """Lower case, no white space around it, no full stop at its end."""
-    return text.strip().lower().removesuffix(".").rstrip()
 
 
 def shuffled(items: Sequence[Item], seed: int) -> list[Item]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autoneural.bench.intervals import ratio, wilson
+from autoneural.bench.scoring import normalise, ratio, wilson
 from autoneural.data.cockpit.base import CANNOT_TELL
 
 Record = Mapping[str, Any]
@@ -60,4 +60,4 @@ def _is_hidden(record: Record) -> bool:
 
 
 def _says(record: Record, side: str, answers: Sequence[str]) -> bool:
-    return record[side].strip().lower().removesuffix(".") in answers
+    return normalise(record[side]) in answers

@@ -10,7 +10,7 @@ seed, stream), so the splits never share a stream and a scene is the same on eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 from zlib import crc32
@@ -110,6 +110,19 @@ def rng_for(task: str, split: Split, seed: int, stream: str) -> Rng:
     """The random stream of one scene for one purpose."""
     words = [VERSION, crc32(task.encode()), SPLITS.index(split), seed, crc32(stream.encode())]
     return np.random.default_rng(words)
+
+
+def draw_scene(
+    task: str,
+    seed: int,
+    split: Split,
+    attributes: Callable[[Rng], dict[str, str]],
+    params: Callable[[Rng, Split, dict[str, str]], dict[str, Any]],
+) -> Scene:
+    """A scene whose attributes and appearance come from a stream each."""
+    truth = attributes(rng_for(task, split, seed, "attributes"))
+    look = params(rng_for(task, split, seed, "params"), split, truth)
+    return Scene(task, seed, split, truth, look)
 
 
 def pick(rng: Rng, options: Sequence[T]) -> T:

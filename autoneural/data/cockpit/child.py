@@ -23,6 +23,7 @@ from autoneural.data.cockpit.base import (
     ask,
     camera,
     chance,
+    draw_scene,
     pick,
     pool,
     rng_for,
@@ -270,9 +271,7 @@ class Child:
     alarms = {"buckled": ("not fastened",)}
 
     def sample(self, seed: int, split: Split) -> Scene:
-        attributes = _attributes(rng_for(self.name, split, seed, "attributes"))
-        params = _params(rng_for(self.name, split, seed, "params"), split, attributes)
-        return Scene(self.name, seed, split, attributes, params)
+        return draw_scene(self.name, seed, split, _attributes, _params)
 
     def svg(self, scene: Scene) -> str:
         return childbody.picture(scene.attributes, scene.params)

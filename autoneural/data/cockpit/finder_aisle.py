@@ -12,8 +12,8 @@ from autoneural.data.cockpit.base import CANNOT_TELL, Box
 from autoneural.data.cockpit.car_body import PAINTS, SHAPES, Car
 from autoneural.data.cockpit.car_ends import Trim, draw_car
 from autoneural.data.cockpit.fonts import FONTS, advances
-from autoneural.data.cockpit.perspective import Camera, box_of, disc, flat, ground, panel, wall
-from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, luma, mix
+from autoneural.data.cockpit.perspective import Camera, disc, flat, ground, panel, wall
+from autoneural.data.cockpit.svg import SIDE, Canvas, box_around, dark, light, luma, mix
 
 EYE = 165.0
 CEILING = 285.0
@@ -196,8 +196,8 @@ def aisle_boxes(truth: dict[str, str], look: dict[str, Any]) -> dict[str, Box]:
     corners = [(x + i * half, y + j * tall) for i in (-1, 1) for j in (-1, 1)]
     car = _parked(truth, look, *_spot(truth), paint="#000000")
     found = {
-        "my car": box_of(car.outline()),
-        "sign": box_of([camera.project(u, v, z) for u, v in corners]),
+        "my car": box_around(car.outline()),
+        "sign": box_around([camera.project(u, v, z) for u, v in corners]),
     }
     if truth["level"] == CANNOT_TELL:
         return found
@@ -205,5 +205,5 @@ def aisle_boxes(truth: dict[str, str], look: dict[str, Any]) -> dict[str, Box]:
     starts = advances(look["fonts"][0], truth["row"] + truth["level"], cap / 0.71)
     for name, (left, right) in zip(("row", "level"), pairwise(starts), strict=True):
         edges = [(x - starts[-1] / 2 + u, y + j * cap / 2) for u in (left, right) for j in (-1, 1)]
-        found[name] = box_of([camera.project(u, v, z) for u, v in edges])
+        found[name] = box_around([camera.project(u, v, z) for u, v in edges])
     return found

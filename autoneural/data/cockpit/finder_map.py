@@ -13,8 +13,8 @@ from typing import Any
 
 from autoneural.data.cockpit.base import CANNOT_TELL, Box
 from autoneural.data.cockpit.fonts import FONTS
-from autoneural.data.cockpit.perspective import Point, box_of
-from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, luma, mix
+from autoneural.data.cockpit.perspective import Point
+from autoneural.data.cockpit.svg import SIDE, Canvas, box_around, dark, light, luma, mix
 
 ROWS = ("A", "B", "C", "D")
 BAYS = ("1", "2", "3", "4", "5", "6")
@@ -266,7 +266,7 @@ def draw_map(
 def _box(look: dict[str, Any], x: float, y: float, w: float, h: float) -> Box:
     a, b, c, d, e, f = _pose(look)
     corners = [(x + i * w / 2, y + j * h / 2) for i in (-1, 1) for j in (-1, 1)]
-    return box_of([(a * u + c * v + e, b * u + d * v + f) for u, v in corners])
+    return box_around([(a * u + c * v + e, b * u + d * v + f) for u, v in corners])
 
 
 def map_boxes(truth: dict[str, str], look: dict[str, Any]) -> dict[str, Box]:

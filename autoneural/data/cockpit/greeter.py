@@ -23,6 +23,7 @@ from autoneural.data.cockpit.base import (
     Split,
     ask,
     camera,
+    draw_scene,
     pick,
     pool,
     rng_for,
@@ -266,9 +267,7 @@ class Greeter:
     alarms: Mapping[str, tuple[str, ...]] = {}
 
     def sample(self, seed: int, split: Split) -> Scene:
-        attributes = _attributes(rng_for(self.name, split, seed, "attributes"))
-        params = _params(rng_for(self.name, split, seed, "params"), split, attributes)
-        return Scene(self.name, seed, split, attributes, params)
+        return draw_scene(self.name, seed, split, _attributes, _params)
 
     def svg(self, scene: Scene) -> str:
         return forecourt.picture(scene.attributes, scene.params)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import astuple
 
 from autoneural.data.cockpit.base import CANNOT_TELL, Box
-from autoneural.data.cockpit.svg import SIDE
+from autoneural.data.cockpit.svg import box_around
 
 ROWS = ("top", "", "bottom")
 COLUMNS = ("left", "", "right")
@@ -13,8 +14,8 @@ COLUMNS = ("left", "", "right")
 
 def box_of(left: float, top: float, right: float, bottom: float) -> Box:
     """A box from SVG units, cut at the edges of the picture."""
-    edges = (min(max(edge / SIDE, 0.0), 1.0) for edge in (left, top, right, bottom))
-    return Box(*(round(edge, 4) for edge in edges))
+    box = box_around([(left, top), (right, bottom)])
+    return Box(*(round(edge, 4) for edge in astuple(box)))
 
 
 def _centre(box: Box) -> tuple[float, float]:

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-
-from autoneural.data.cockpit.base import Box
-from autoneural.data.cockpit.svg import SIDE
 
 Point = tuple[float, float]
 Lift = Callable[[float, float], tuple[float, float, float]]
@@ -105,9 +102,3 @@ def disc(x: float, y: float, rx: float, ry: float) -> str:
 def panel(x0: float, y0: float, x1: float, y1: float) -> str:
     """A rectangle as a path for `warp`."""
     return f"M{x0:.2f} {y0:.2f} L{x1:.2f} {y0:.2f} L{x1:.2f} {y1:.2f} L{x0:.2f} {y1:.2f} Z"
-
-
-def box_of(points: Sequence[Point]) -> Box:
-    """The box of points of the picture, cut at its edges."""
-    xs, ys = ([min(max(p[i] / SIDE, 0.0), 1.0) for p in points] for i in (0, 1))
-    return Box(min(xs), min(ys), max(xs), max(ys))

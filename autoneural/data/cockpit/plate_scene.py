@@ -11,8 +11,8 @@ from autoneural.data.cockpit import emblems, plate_drawing, street
 from autoneural.data.cockpit.base import CANNOT_TELL, Box
 from autoneural.data.cockpit.car_body import PAINTS, SHAPES, Car
 from autoneural.data.cockpit.car_ends import Trim, draw_car
-from autoneural.data.cockpit.perspective import Camera, box_of, flat, ground
-from autoneural.data.cockpit.svg import SIDE, Canvas, dark, mix
+from autoneural.data.cockpit.perspective import Camera, flat, ground
+from autoneural.data.cockpit.svg import SIDE, Canvas, box_around, dark, mix
 
 PLACES = ("city", "trees", "hills", "wall")
 PLACES_HELD_OUT = ("village", "harbour")
@@ -198,7 +198,7 @@ def scene(truth: dict[str, str], look: dict[str, Any]) -> str:
 def _flat_box(car: Car, y: float, half_width: float, half_height: float, x_0: float = 0.0) -> Box:
     half = ((x, dy) for x in (-half_width, half_width) for dy in (-half_height, half_height))
     corners = [(x_0 + x, y + dy) for x, dy in half]
-    return box_of([car.camera.project(x, up, -2.0) for x, up in corners])
+    return box_around([car.camera.project(x, up, -2.0) for x, up in corners])
 
 
 def boxes(truth: dict[str, str], look: dict[str, Any]) -> dict[str, Box]:
@@ -213,5 +213,5 @@ def boxes(truth: dict[str, str], look: dict[str, Any]) -> dict[str, Box]:
         },
         "plate": _flat_box(car, _plate_height(truth), *plate),
         "badge": _flat_box(car, _badge_height(truth), r, r),
-        "car": box_of(car.outline()),
+        "car": box_around(car.outline()),
     }

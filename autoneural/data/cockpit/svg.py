@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,6 +83,14 @@ _TRANSFORMS = {
 }
 
 
+def box_around(points: Iterable[tuple[float, float]]) -> Box:
+    """The box of points of the picture, cut at its edges."""
+    xs, ys = (
+        [min(max(edge / SIDE, 0.0), 1.0) for edge in side] for side in zip(*points, strict=True)
+    )
+    return Box(min(xs), min(ys), max(xs), max(ys))
+
+
 class Canvas:
     """Collects elements in painting order; `text()` of the whole is what resvg reads.
 
@@ -92,7 +100,7 @@ class Canvas:
     def __init__(self) -> None:
         self._defs: list[str] = []
         self._body: list[str] = []
-        self._matrix: Matrix = (1, 0, 0, 1, 0, 0)
+        self._transforms: list[str] = []
         self.boxes: dict[str, Box] = {}
 
     def add(self, tag: str, content: str = "", **attributes: Any) -> None:
@@ -154,20 +162,18 @@ class Canvas:
         """Elements added inside share `transform`, `opacity`, `clip_path`, ..."""
         names = ((key.replace("_", "-"), value) for key, value in attributes.items())
         self._body.append("<g" + "".join(f' {k}="{_value(v)}"' for k, v in names) + ">")
-        outer = self._matrix
-        self._matrix = compose(outer, parse_transform(attributes.get("transform", "")))
+        self._transforms.append(attributes.get("transform", ""))
         yield
-        self._matrix = outer
+        self._transforms.pop()
         self._body.append("</g>")
 
     def mark(self, name: str, left: float, top: float, width: float, height: float) -> None:
         """Remember a rectangle of the current group as the box `name`, cut to the picture."""
-        a, b, c, d, e, f = self._matrix
+        a, b, c, d, e, f = parse_transform(" ".join(self._transforms))
         corners = [(left + i * width, top + j * height) for i in (0, 1) for j in (0, 1)]
-        xs = [min(max((a * x + c * y + e) / SIDE, 0.0), 1.0) for x, y in corners]
-        ys = [min(max((b * x + d * y + f) / SIDE, 0.0), 1.0) for x, y in corners]
-        if min(xs) < max(xs) and min(ys) < max(ys):
-            self.boxes[name] = Box(min(xs), min(ys), max(xs), max(ys))
+        box = box_around((a * x + c * y + e, b * x + d * y + f) for x, y in corners)
+        if box.left < box.right and box.top < box.bottom:
+            self.boxes[name] = box
 
     def text(self) -> str:
         """The whole document."""

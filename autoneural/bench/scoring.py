@@ -1,10 +1,15 @@
-"""Shares and their uncertainty."""
+"""When two answers are the same, shares of them, and how uncertain those are."""
 
 from __future__ import annotations
 
 import math
 
 Z95 = 1.959964
+
+
+def normalise(text: str) -> str:
+    """Lower case, no white space around it, no full stop at its end."""
+    return text.strip().lower().removesuffix(".").rstrip()
 
 
 def ratio(part: float, whole: int) -> float:
