@@ -298,6 +298,7 @@ _MOBILENETV5_TINY = MobileNetV5Config(
     stages=_cockpit_tiny_stages(),
     fusion_channels=256,
     fusion_size=16,
+    unshuffle=2,
     layer_scale_init=0.1,
 )
 _LFM2_1_2B = TextConfig(layer_types=_LFM2_LAYERS)
