@@ -18,8 +18,8 @@ def tiny() -> Recipe:
             "captions": DataSource(form="caption"),
             "text": DataSource(form="text"),
             "chat": DataSource(),
-            # In no mixture yet: docs/log.md says what was tried.
             "pairs": DataSource(form="pair"),
+            "pair texts": DataSource(form="pair text"),
             **{name: DataSource(tasks=(name,)) for name in TASKS},
         },
         stages=(*_tiny_towers(), *_tiny_curriculum()),
@@ -27,7 +27,9 @@ def tiny() -> Recipe:
 
 
 # What there is to read takes longest to learn.
-_READING = {**dict.fromkeys(TASKS, 0.08), "plate": 0.25, "hmi": 0.2, "finder": 0.15}
+_READING = {
+    **dict.fromkeys(TASKS, 0.08), "plate": 0.25, "hmi": 0.15, "finder": 0.15, "pairs": 0.15,
+}  # fmt: skip
 
 
 def _tiny_towers() -> tuple[Stage, ...]:
@@ -47,8 +49,8 @@ def _tiny_towers() -> tuple[Stage, ...]:
         Stage(
             name="language",
             train=("language_model",),
-            mixture={"text": 1.0},
-            steps=350,
+            mixture={"text": 0.7, "pair texts": 0.3},
+            steps=450,
             batch_size=32,
             lr={"language_model": 2e-3},
         ),
@@ -70,7 +72,7 @@ def _tiny_curriculum() -> tuple[Stage, ...]:
         Stage(
             name="general",
             train=PARTS,
-            mixture={"chat": 0.85, "captions": 0.15},
+            mixture={"chat": 0.7, "pairs": 0.15, "captions": 0.15},
             steps=2000,
             batch_size=24,
             lr={"vision_encoder": 5e-4, "projector": 1e-3, "language_model": 1e-3},
@@ -91,7 +93,7 @@ def _tiny_curriculum() -> tuple[Stage, ...]:
         Stage(
             name="domain",
             train=PARTS,
-            mixture={"chat": 1.0},
+            mixture={"chat": 0.85, "pairs": 0.15},
             steps=500,
             batch_size=24,
             lr={"vision_encoder": 8e-5, "projector": 1.6e-4, "language_model": 1.6e-4},

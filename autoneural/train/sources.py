@@ -1,9 +1,10 @@
 """The forms in which a stage can read one set of rows.
 
-    chat     as stored: pictures, questions, answers
-    caption  picture -> description
-    text     the description instead of the picture, then the same questions and answers
-    pair     two pictures of one task, questions about either and about both
+    chat       as stored: pictures, questions, answers
+    caption    picture -> description
+    text       the description instead of the picture, then the same questions and answers
+    pair       two pictures of one task, questions about either and about both
+    pair text  the descriptions instead of the two pictures
 
 All but the first need rows with one picture and its `attributes`, and `Words`, which turn such rows
 into text. Rows are made when they are read; nothing is copied.
@@ -22,8 +23,9 @@ from autoneural.data.dataset import Row, Source
 from autoneural.data.messages import image_parts, normalise_messages
 from autoneural.errors import UserError
 
-Form = Literal["chat", "caption", "text", "pair"]
+Form = Literal["chat", "caption", "text", "pair", "pair text"]
 FORMS: tuple[Form, ...] = get_args(Form)
+PAIRED: tuple[Form, ...] = ("pair", "pair text")
 
 
 class Words(NamedTuple):
@@ -40,7 +42,7 @@ class DerivedRows(Sequence[Row]):
         self, rows: Sequence[Row], indices: Sequence[int], form: Form, words: Words
     ) -> None:
         self._rows, self._indices, self._form, self._words = rows, indices, form, words
-        self._partners = _partners(rows, indices) if form == "pair" else []
+        self._partners = _partners(rows, indices) if form in PAIRED else []
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -49,21 +51,24 @@ class DerivedRows(Sequence[Row]):
         row = self._rows[self._indices[index]]
         if self._form == "chat":
             return row
-        messages = normalise_messages(row["messages"])
-        if self._form == "pair":
-            return self._words.about_two(row, self._rows[self._partners[index]])
-        text = self._words.describe(row)
         if self._form == "caption":
-            described = caption_messages(row, messages, text)
+            described = caption_messages(row, self._words.describe(row))
             return {**row, "messages": described, "kinds": ["caption"]}
-        return {**row, "messages": text_messages(messages, text), "attributes": None}
+        shown = [row]
+        if self._form in PAIRED:
+            shown.append(self._rows[self._partners[index]])
+            row = self._words.about_two(*shown)
+        if self._form == "pair":
+            return row
+        texts = [self._words.describe(one) for one in shown]
+        return {**row, "messages": text_messages(row, texts), "attributes": None}
 
 
 def derive_source(source: Source, form: Form, words: Words, tasks: Sequence[str] = ()) -> Source:
     """`source` in another form, only the rows of `tasks` (all when empty).
 
     Rows without attributes or a task, or with several pictures, are left out of all forms but
-    `chat`; `pair` leaves out the only row of a task.
+    `chat`; both forms of pairs leave out the only row of a task.
     Raises UserError when nothing is left.
     """
     if form not in FORMS:
@@ -71,7 +76,7 @@ def derive_source(source: Source, form: Form, words: Words, tasks: Sequence[str]
     indices = list(range(len(source.rows)))
     if form != "chat" or tasks:
         indices = [index for index in indices if _fits(source.rows[index], form, tasks)]
-    if form == "pair":
+    if form in PAIRED:
         sizes = Counter(source.rows[index]["task"] for index in indices)
         indices = [index for index in indices if sizes[source.rows[index]["task"]] > 1]
     if not indices:
@@ -80,9 +85,9 @@ def derive_source(source: Source, form: Form, words: Words, tasks: Sequence[str]
     return Source(source.name, DerivedRows(source.rows, indices, form, words), source.root)
 
 
-def caption_messages(row: Row, messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+def caption_messages(row: Row, text: str) -> list[dict[str, Any]]:
     """Ask for a description of the row's picture and give it."""
-    image = next(image_parts(messages))
+    image = next(image_parts(normalise_messages(row["messages"])))
     prompt = random.Random(crc32(str(row.get("id")).encode())).choice(DESCRIBE)
     return [
         {"role": "user", "content": [image, {"type": "text", "text": prompt}]},
@@ -90,17 +95,17 @@ def caption_messages(row: Row, messages: list[dict[str, Any]], text: str) -> lis
     ]
 
 
-def text_messages(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
-    """The conversation with the description in the place of the picture."""
-    described = {"type": "text", "text": f"{text}\n"}
+def text_messages(row: Row, texts: Sequence[str]) -> list[dict[str, Any]]:
+    """The conversation with a description in the place of each picture."""
+    described = iter([{"type": "text", "text": f"{text}\n"} for text in texts])
     return [
         {
             **message,
             "content": [
-                dict(described) if part["type"] == "image" else part for part in message["content"]
+                next(described) if part["type"] == "image" else part for part in message["content"]
             ],
         }
-        for message in messages
+        for message in normalise_messages(row["messages"])
     ]
 
 

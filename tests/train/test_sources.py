@@ -44,12 +44,23 @@ def test_text_form_has_the_description_instead_of_the_picture(rows_folder: Path)
     assert row["messages"][1:] == source.row(2)["messages"][1:]
 
 
+def test_pair_text_form_has_both_descriptions_in_their_order(rows_folder: Path) -> None:
+    source = open_source(rows_folder / "train.jsonl", "demo")
+    pairs, texts = (derive_source(source, form, WORDS) for form in ("pair", "pair text"))
+    for index in range(len(texts)):
+        parts = texts.row(index)["messages"][0]["content"]
+        shown = [part["image"] for part in image_parts(pairs.row(index)["messages"])]
+        rows = [source.row(int(Path(image).stem)) for image in shown]
+        texts_before = [f"{describe(row)}\n" for row in rows]
+        assert [part["text"] for part in parts] == [*texts_before, "alike?"]
+
+
 def test_tasks_select_rows_and_an_empty_choice_is_an_error(rows_folder: Path) -> None:
     source = open_source(rows_folder / "train.jsonl", "demo")
     assert len(derive_source(source, "text", WORDS, ["demo"])) == 12
     with pytest.raises(UserError, match="source demo: no rows of hmi in the form chat"):
         derive_source(source, "chat", WORDS, ["hmi"])
-    with pytest.raises(UserError, match="form 'poem' is not one of chat, caption, text, pair"):
+    with pytest.raises(UserError, match="is not one of chat, caption, text, pair, pair text"):
         derive_source(source, "poem", WORDS)
 
 
