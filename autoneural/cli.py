@@ -211,7 +211,7 @@ def _add_eval(verbs: argparse._SubParsersAction) -> None:
         "--tasks",
         nargs="+",
         metavar="TASK",
-        help="default: those the model was trained on, or all; `pairs` asks about two at a time",
+        help="default: those the model was trained on, or all; also pairs, clips (of pictures)",
     )
     add.add_argument("--n", type=positive, default=1000, help="questions per task (default 1000)")
     add.add_argument("--seed", type=natural, default=0, help="which questions (default 0)")

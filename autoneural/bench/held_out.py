@@ -15,13 +15,15 @@ from autoneural.data.cockpit import (
     Scene,
     Split,
     check_tasks,
+    eval_clips,
     eval_pairs,
     eval_rows,
     render,
 )
 from autoneural.data.cockpit.export import JPEG_QUALITY
 
-PAIRS = "pairs"
+SEVERAL = {"pairs": eval_pairs, "clips": eval_clips}
+"""Questions about several pictures at a time."""
 
 
 def trained_tasks(recipe: Mapping[str, Any]) -> list[str] | None:
@@ -45,18 +47,17 @@ def held_out(
 ) -> dict[str, list[Item]]:
     """`n` questions of a split per task (None: all cockpit tasks), with their pictures as JPEG.
 
-    The task `pairs` asks about two pictures at a time, from all cockpit tasks.
+    `pairs` asks about two pictures of any cockpit task at a time, `clips` about four of a driver.
 
     `test` has looks that training never saw, `val` only scenes. The same arguments give the same
     questions everywhere. `on_picture` is called after
     each row. Raises UserError as `check_tasks` does.
     """
-    names = [name for name in tasks or TASKS if name != PAIRS]
+    names = [name for name in tasks or TASKS if name not in SEVERAL]
     drawn = {
         name: eval_rows(name, n, seed, split) for name in (check_tasks(names) if names else ())
     }
-    if PAIRS in (tasks or ()):
-        drawn[PAIRS] = eval_pairs(n, seed, split)
+    drawn |= {name: SEVERAL[name](n, seed, split) for name in tasks or () if name in SEVERAL}
     return {
         name: [
             item

@@ -24,6 +24,8 @@ from autoneural.data.cockpit.base import (
     rng_for,
     which_picture,
 )
+from autoneural.data.cockpit.clips import FRAMES, clip, clip_questions
+from autoneural.data.cockpit.clips import KINDS as CLIP_KINDS
 from autoneural.data.cockpit.tasks import TASKS
 from autoneural.errors import UserError
 
@@ -32,6 +34,8 @@ RARE_SHARE = 0.25
 """Share of conversations that hold each rare kind (sentence, JSON)."""
 COMPARE_SHARE = 0.08
 """Share of rows that are one question about two pictures."""
+CLIP_SHARE = 0.2
+"""Share of the rows about fatigue that are questions about a clip."""
 SPAN = 10**9
 """Rows per base seed and lane."""
 PARTNER, EVAL, EVAL_PARTNER = 1, 2, 3
@@ -180,6 +184,11 @@ def _compare(scene: Scene, seed: int, index: int) -> tuple[Row, tuple[Scene, ...
     return _row([scene, partner], [pick(rng, questions)]), (scene, partner)
 
 
+def _clip(seed: int, split: Split, index: int, lane: int = 0) -> tuple[Scene, ...]:
+    """Its pictures lie in the second half of a lane."""
+    return clip(scene_seed(seed, SPAN // 2 + FRAMES * index, lane), split)
+
+
 def rows(
     task: str,
     split: Split,
@@ -187,9 +196,13 @@ def rows(
     stop: int,
     seed: int = 0,
 ) -> Iterator[tuple[Row, tuple[Scene, ...]]]:
-    """Rows start..stop-1: conversations, and about 8 % questions about two pictures."""
+    """Rows start..stop-1: conversations, about 8 % questions about two pictures, and clips."""
     for index in range(start, stop):
         scene = TASKS[task].sample(scene_seed(seed, index), split)
+        if task == "fatigue" and chance(rng_for(task, split, scene.seed, "clips"), CLIP_SHARE):
+            frames = _clip(seed, split, index)
+            yield _row(frames, clip_questions(frames)), frames
+            continue
         paired = chance(rng_for(task, split, scene.seed, "mix"), COMPARE_SHARE)
         pair = _compare(scene, seed, index) if paired else None
         yield pair or (conversation(scene), (scene,))
@@ -233,6 +246,16 @@ def eval_pairs(
             if asked:
                 yield _row([a, b], asked), (a, b)
                 break
+
+
+def eval_clips(
+    n: int, seed: int = 0, split: Split = "test"
+) -> Iterator[tuple[Row, tuple[Scene, ...]]]:
+    """`n` rows of one question about a clip, going round over the kinds."""
+    for index in range(n):
+        frames = _clip(seed, split, index, EVAL)
+        asked = [q for q in clip_questions(frames) if q.kind == CLIP_KINDS[index % len(CLIP_KINDS)]]
+        yield _row(frames, asked), frames
 
 
 def _asked_of_two(a: Scene, b: Scene, kind: str) -> list[Question]:
