@@ -27,10 +27,15 @@ from autoneural.train.loss import IGNORE
 
 
 def attribute_vocabulary(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """Name -> sorted values of all `attributes` in `rows`. UserError when no row has any."""
+    """Name -> sorted values of all `attributes` in `rows`. UserError when no row has any.
+
+    Attributes of parts (`task.part.name`) are left out: they are read in the cells of their boxes.
+    """
     values: dict[str, set[str]] = {}
     for row in rows:
         for name, value in (row.get("attributes") or {}).items():
+            if name.count(".") > 1:
+                continue
             values.setdefault(name, set()).add(value)
     if not values:
         raise UserError("vision stage: no row has attributes (`autoneural data cockpit` has)")

@@ -23,7 +23,7 @@ from autoneural.data.cockpit.rows import (
     image_name,
     rows,
 )
-from autoneural.data.cockpit.tasks import TASKS, check_tasks
+from autoneural.data.cockpit.tasks import DRAWN, TASKS, check_tasks
 
 __all__ = [
     "TASKS",
@@ -47,4 +47,4 @@ __all__ = [
 
 def render(scene: Scene, size: int = 256) -> np.ndarray:
     """Pixels [size, size, 3] uint8 of a scene: the same within 2/255 on every machine."""
-    return draw(scene, TASKS[scene.task].svg(scene), size)
+    return draw(scene, DRAWN[scene.task].svg(scene), size)

@@ -25,7 +25,7 @@ from rich.progress import Progress
 from autoneural.data.cockpit.base import SPLITS, Split
 from autoneural.data.cockpit.render import draw
 from autoneural.data.cockpit.rows import Row, image_name, rows
-from autoneural.data.cockpit.tasks import TASKS, check_tasks
+from autoneural.data.cockpit.tasks import DRAWN, TASKS, check_tasks
 from autoneural.errors import UserError
 from autoneural.files import replace_folder
 
@@ -58,7 +58,7 @@ def _make(job: _Job) -> list[Made]:
     made: list[Made] = []
     for row, scenes in rows(job.task, job.split, job.start, job.stop, job.seed):
         pictures = {
-            image_name(scene): _jpeg(draw(scene, TASKS[scene.task].svg(scene), job.size))
+            image_name(scene): _jpeg(draw(scene, DRAWN[scene.task].svg(scene), job.size))
             for scene in scenes
         }
         made.append((row, pictures))

@@ -22,6 +22,7 @@ class Font:
     file: str
     family: str
     weight: int
+    style: str = "normal"
 
 
 FONTS = {
@@ -52,9 +53,33 @@ FONTS = {
         family="Source Sans Pro",
         weight=700,
     ),
+    "roboto-italic": Font(
+        package="font_roboto",
+        file="Roboto-BoldItalic.ttf",
+        family="Roboto",
+        weight=700,
+        style="italic",
+    ),
+    "roboto-regular": Font(
+        package="font_roboto", file="Roboto-Regular.ttf", family="Roboto", weight=400
+    ),
+    "manrope-medium": Font(
+        package="font_manrope", file="Manrope-Medium.ttf", family="Manrope", weight=500
+    ),
+    "lato-regular": Font(package="font_lato", file="Lato-Regular.ttf", family="Lato", weight=400),
+    "lato-bold": Font(package="font_lato", file="Lato-Bold.ttf", family="Lato", weight=700),
+    "lato-black": Font(package="font_lato", file="Lato-Black.ttf", family="Lato", weight=900),
+    "caladea-regular": Font(
+        package="font_caladea", file="Caladea-Regular.ttf", family="Caladea", weight=400
+    ),
 }
 COMMON = ("roboto-bold", "roboto-medium", "roboto-black", "manrope", "caladea", "fredoka")
 HELD_OUT = ("hanken", "source")
+PAGE = (
+    "roboto-italic", "roboto-regular", "manrope-medium", "lato-regular", "lato-bold", "lato-black",
+    "caladea-regular",
+)  # fmt: skip
+"""More to read in, on the pages of the drill."""
 
 
 @cache

@@ -112,9 +112,15 @@ def _marks(c: Canvas, plan: Layout, style: str, ink: str, color: str) -> None:
 
 
 def draw_plate(
-    c: Canvas, plan: Layout, ground: str, look: dict[str, Any], style: str, dim: float
+    c: Canvas,
+    plan: Layout,
+    ground: str,
+    look: dict[str, Any],
+    style: str,
+    dim: float,
+    bold: float = 0.0,
 ) -> None:
-    """The plate with all its characters; `dim` darkens it."""
+    """The plate with all its characters; `dim` darkens it, `bold` thickens their strokes."""
     w, h = plan.half_width, plan.half_height
     fill = dark(ground, dim)
     ink = "#f4f4f0" if luma(ground) < 0.5 else "#14161a"
@@ -131,10 +137,11 @@ def draw_plate(
     name = look["fonts"][0]
     font = FONTS[name]
     size = 14.2 / CAP.get(name, 0.71)
-    with c.group(font_family=font.family, font_weight=font.weight, font_size=size, fill=ink,
-                 text_anchor="middle"):  # fmt: skip
+    more = {"stroke": ink, "stroke_width": bold} if bold else {}
+    with c.group(font_family=font.family, font_weight=font.weight, font_style=font.style,
+                 font_size=size, fill=ink, text_anchor="middle", **more):  # fmt: skip
         for char, x, y in plan.glyphs:
-            narrow = SQUEEZE[name] * WIDE.get(char, 1.0)
+            narrow = SQUEEZE.get(name, 0.82) * WIDE.get(char, 1.0)
             c.add("text", char, transform=f"matrix({narrow:.3f} 0 0 1 {x + plan.shift:.2f} {y})")
 
 

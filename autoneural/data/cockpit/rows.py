@@ -26,7 +26,7 @@ from autoneural.data.cockpit.base import (
 )
 from autoneural.data.cockpit.clips import FRAMES, clip, clip_questions
 from autoneural.data.cockpit.clips import KINDS as CLIP_KINDS
-from autoneural.data.cockpit.tasks import TASKS
+from autoneural.data.cockpit.tasks import DRAWN, TASKS
 from autoneural.errors import UserError
 
 Row = dict[str, Any]
@@ -93,7 +93,7 @@ def _row(scenes: Sequence[Scene], questions: Sequence[Question]) -> Row:
 
 def _boxes(scene: Scene) -> dict[str, list[float]]:
     """Fractions of the side to a tenth of a pixel."""
-    boxes = TASKS[scene.task].boxes(scene)
+    boxes = DRAWN[scene.task].boxes(scene)
     return {k: [round(edge, 4) for edge in astuple(box)] for k, box in boxes.items()}
 
 
@@ -102,7 +102,7 @@ def conversation(scene: Scene) -> Row:
     rng = rng_for(scene.task, scene.split, scene.seed, "conversation")
     questions = [
         question
-        for question in TASKS[scene.task].questions(scene)
+        for question in DRAWN[scene.task].questions(scene)
         if question.kind not in RARE_KINDS or chance(rng, RARE_SHARE)
     ]
     return _row([scene], [questions[i] for i in rng.permutation(len(questions)).tolist()])
@@ -117,9 +117,9 @@ def describe(row: Row) -> str:
 
 
 def _task(row: Row) -> Task:
-    if row["task"] not in TASKS:
-        raise UserError(f"task {row['task']!r}: no words for it; one of {', '.join(TASKS)}")
-    return TASKS[row["task"]]
+    if row["task"] not in DRAWN:
+        raise UserError(f"task {row['task']!r}: no words for it; one of {', '.join(DRAWN)}")
+    return DRAWN[row["task"]]
 
 
 def _pictures(row: Row) -> list[Any]:
@@ -175,7 +175,7 @@ def _plain(row: Row) -> dict[str, str]:
 
 
 def _compare(scene: Scene, seed: int, index: int) -> tuple[Row, tuple[Scene, ...]] | None:
-    task = TASKS[scene.task]
+    task = DRAWN[scene.task]
     partner = task.sample(scene_seed(seed, index, PARTNER), scene.split)
     questions = which_picture(task, scene.attributes, partner.attributes)
     if not questions:
@@ -198,7 +198,7 @@ def rows(
 ) -> Iterator[tuple[Row, tuple[Scene, ...]]]:
     """Rows start..stop-1: conversations, about 8 % questions about two pictures, and clips."""
     for index in range(start, stop):
-        scene = TASKS[task].sample(scene_seed(seed, index), split)
+        scene = DRAWN[task].sample(scene_seed(seed, index), split)
         if task == "fatigue" and chance(rng_for(task, split, scene.seed, "clips"), CLIP_SHARE):
             frames = _clip(seed, split, index)
             yield _row(frames, clip_questions(frames)), frames
@@ -215,13 +215,13 @@ def eval_rows(
 
     A scene where the kind has no answer (a gaze behind closed eyes) is passed over.
     """
-    kinds = TASKS[task].kinds
+    kinds = DRAWN[task].kinds
     fresh = count()
     for index in range(n):
         kind = kinds[index % len(kinds)]
         while True:
-            scene = TASKS[task].sample(scene_seed(seed, next(fresh), EVAL), split)
-            asked = [q for q in TASKS[task].questions(scene) if q.kind == kind]
+            scene = DRAWN[task].sample(scene_seed(seed, next(fresh), EVAL), split)
+            asked = [q for q in DRAWN[task].questions(scene) if q.kind == kind]
             if asked:
                 yield _row([scene], asked), (scene,)
                 break

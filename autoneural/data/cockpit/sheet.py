@@ -12,14 +12,14 @@ from autoneural.data.cockpit.base import Question, Scene, Split, pick, rng_for
 from autoneural.data.cockpit.fonts import font_file
 from autoneural.data.cockpit.render import draw
 from autoneural.data.cockpit.rows import scene_seed
-from autoneural.data.cockpit.tasks import TASKS
+from autoneural.data.cockpit.tasks import DRAWN
 from autoneural.errors import UserError
 
 CELL, TEXT, GAP = 256, 134, 10
 
 
 def _two(scene: Scene) -> list[Question]:
-    questions = TASKS[scene.task].questions(scene)[:-2]
+    questions = DRAWN[scene.task].questions(scene)[:-2]
     rng = rng_for(scene.task, scene.split, scene.seed, "sheet")
     first = pick(rng, questions)
     return [first, pick(rng, [question for question in questions if question is not first])]
@@ -46,10 +46,10 @@ def contact_sheet(
     pen = ImageDraw.Draw(page)
     for cell in range(len(tasks) * lines * columns):
         name, index = tasks[cell // (lines * columns)], cell % (lines * columns)
-        scene = TASKS[name].sample(scene_seed(seed, index), split)
+        scene = DRAWN[name].sample(scene_seed(seed, index), split)
         x = GAP + cell % columns * (CELL + GAP)
         y = GAP + cell // columns * (CELL + TEXT + GAP)
-        page.paste(Image.fromarray(draw(scene, TASKS[name].svg(scene), CELL)), (x, y))
+        page.paste(Image.fromarray(draw(scene, DRAWN[name].svg(scene), CELL)), (x, y))
         _caption(pen, x, y + CELL + 4, scene)
     return page
 

@@ -1,4 +1,4 @@
-"""The register of tasks: one line per task file."""
+"""The register of tasks: one line per task file. A drill is for training alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from autoneural.data.cockpit.fatigue import Fatigue
 from autoneural.data.cockpit.finder import Finder
 from autoneural.data.cockpit.greeter import Greeter
 from autoneural.data.cockpit.hmi import Hmi
+from autoneural.data.cockpit.page import Page
 from autoneural.data.cockpit.plate import Plate
 from autoneural.data.cockpit.sentinel import Sentinel
 from autoneural.errors import UserError
@@ -29,10 +30,16 @@ TASKS: dict[str, Task] = {
     )
 }
 
+DRILLS: dict[str, Task] = {Page.name: Page()}
+DRAWN = TASKS | DRILLS
+
 
 def check_tasks(names: Sequence[str] | None) -> list[str]:
-    """The tasks meant: those named, once each, or all. UserError naming one that does not exist."""
+    """The tasks meant: those named, once each, or all but the drills.
+
+    UserError naming one that does not exist.
+    """
     for name in names or ():
-        if name not in TASKS:
-            raise UserError(f"no task {name!r}; one of {', '.join(TASKS)}")
+        if name not in DRAWN:
+            raise UserError(f"no task {name!r}; one of {', '.join(DRAWN)}")
     return list(dict.fromkeys(names or TASKS))
