@@ -1,11 +1,11 @@
 """Pages of plates: a drill for learning to read, in training alone.
 
-A picture of a car has seven characters to learn from; a page has thirty or more, in more faces,
-widths, weights, slants and colours. Every line is a plate like those of the task `plate`, and
-asked for by its number from the top.
+A picture of a car has seven characters to learn from; a page has up to eighty, in more faces,
+widths, weights, slants and colours. Plates are like those of the task `plate`, in one column or
+two, and are asked for by their number in reading order.
 
-An attribute is called after its line and its place there ("2.char 3"): a part of a page, to be read
-in its place in the picture and by no head of its own (`train.vision_heads`).
+An attribute is called after its plate and its place there ("2.char 3"): a part of a page, read
+where it stands in the picture and by no head of its own (`train.vision_heads`).
 """
 
 from __future__ import annotations
@@ -28,20 +28,23 @@ from autoneural.data.cockpit.base import (
     pick,
     rng_for,
     uniform,
+    weighted,
 )
 from autoneural.data.cockpit.fonts import COMMON, PAGE
 from autoneural.data.cockpit.plate_drawing import DIGITS, LETTERS
 from autoneural.data.cockpit.svg import SIDE, Canvas, luma
 
-LINES, LONGEST = 5, 7
+COUNTS = {3: 0.1, 4: 0.1, 5: 0.1, 8: 0.2, 10: 0.2, 12: 0.3}
+"""Plates on a page, and how likely; more than five stand in two columns."""
+ONE_COLUMN, LONGEST, ASKED = 5, 7, 3
 SLOTS = {
-    line: tuple(f"{line}.char {k}" for k in range(1, LONGEST + 1)) for line in range(1, LINES + 1)
+    plate: tuple(f"{plate}.char {k}" for k in range(1, LONGEST + 1))
+    for plate in range(1, max(COUNTS) + 1)
 }
-KINDS = ("line", "all", "sentence", "json")
-ORDINALS = ("first", "second", "third", "fourth", "fifth")
+KINDS = ("one", "all", "sentence", "json")
 PROMPTS = {
-    "line": ("Read line {line} of the page.", "What does the {ordinal} plate say?"),
-    "all": ("Read all plates from top to bottom.", "Spell every plate of the page."),
+    "one": ("Read plate {number} of the page.", "What does plate number {number} say?"),
+    "all": ("Read all plates in order.", "Spell every plate of the page."),
     "sentence": ("Say in one sentence how many plates there are.", "Count the plates."),
     "json": ('Answer as JSON with the key "plates".', 'Report {{"plates": [...]}} as JSON.'),
 }
@@ -49,9 +52,9 @@ PROMPTS = {
 
 def _attributes(rng: Rng) -> dict[str, str]:
     truth: dict[str, str] = {}
-    lines = int(rng.integers(3, LINES + 1))
-    for line, slots in SLOTS.items():
-        length = int(rng.integers(3, LONGEST + 1)) if line <= lines else 0
+    plates = weighted(rng, COUNTS)
+    for plate, slots in SLOTS.items():
+        length = int(rng.integers(3, LONGEST + 1)) if plate <= plates else 0
         chars = [pick(rng, LETTERS if chance(rng, 0.55) else DIGITS) for _ in range(length)]
         truth |= dict(zip(slots, [*chars, *["none"] * (LONGEST - length)], strict=True))
     return truth
@@ -69,7 +72,7 @@ def _ground(rng: Rng) -> str:
     return color if abs(luma(color) - 0.5) > 0.12 else "#e8eae6"
 
 
-def _line(rng: Rng, text: str) -> dict[str, Any]:
+def _plate(rng: Rng, text: str) -> dict[str, Any]:
     groups, rest = [], text
     while rest:
         size = len(rest) if len(rest) <= 4 and chance(rng, 0.4) else int(rng.integers(1, 5))
@@ -92,10 +95,10 @@ def _line(rng: Rng, text: str) -> dict[str, Any]:
 
 
 def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
-    lines = [_line(rng, text) for text in _texts(truth)]
+    plates = [_plate(rng, text) for text in _texts(truth)]
     return {
-        "lines": lines,
-        "fonts": sorted({line["fonts"][0] for line in lines}),
+        "plates": plates,
+        "fonts": sorted({plate["fonts"][0] for plate in plates}),
         "ground": [_color(rng), _color(rng)],
         "blots": [[*(uniform(rng, 0, SIDE) for _ in range(3)), _color(rng)] for _ in range(6)],
         "camera": camera(rng, noise=uniform(rng, 1, 6), exposure=uniform(rng, 0.6, 1.1)),
@@ -103,19 +106,21 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
 
 
 def _texts(truth: Mapping[str, str]) -> list[str]:
-    """The plates from top to bottom."""
+    """The plates in reading order."""
     texts = ("".join(truth[s] for s in slots if truth[s] != "none") for slots in SLOTS.values())
     return [text for text in texts if text]
 
 
-def _draw_line(c: Canvas, number: int, look: dict[str, Any], y: float, room: float) -> None:
-    """One plate about the height `y`, no higher than `room`."""
+def _draw_plate(c: Canvas, number: int, look: dict[str, Any], place: Box) -> None:
+    """One plate in its part of the page, in SVG units."""
     plan = plate_drawing.layout(look["groups"], look["lines"], look["style"])
     half_width, half_height = plan.half_width + 3, plan.half_height + 3
-    zoom = min(look["zoom"], room / 2 / half_height, 118 / half_width / look["wide"])
-    aside = look["aside"] * max(0.0, SIDE / 2 - 6 - zoom * look["wide"] * half_width)
+    room, height = (place.right - place.left) / 2 - 3, (place.bottom - place.top) / 2
+    zoom = min(look["zoom"], height / half_height, room / half_width / look["wide"])
+    aside = look["aside"] * (room - zoom * look["wide"] * half_width)
     move = (
-        f"translate({SIDE / 2 + aside:.2f} {y:.2f}) rotate({look['turn']}) skewX({look['slant']}) "
+        f"translate({place.left + room + 3 + aside:.2f} {place.top + height:.2f}) "
+        f"rotate({look['turn']}) skewX({look['slant']}) "
         f"scale({zoom * look['wide']:.3f} {zoom:.3f})"
     )
     with c.group(transform=move):
@@ -129,14 +134,17 @@ def page(look: dict[str, Any]) -> Canvas:
     c.rect(0, 0, SIDE, SIDE, c.linear(tuple(enumerate(look["ground"]))))
     for x, y, size, color in look["blots"]:
         c.rect(x - size / 4, y - size / 4, size / 2, size / 3, color, fill_opacity=0.6)
-    room = SIDE / len(look["lines"])
-    for number, line in enumerate(look["lines"], start=1):
-        _draw_line(c, number, line, (number - 0.5) * room, room)
+    columns = 1 if len(look["plates"]) <= ONE_COLUMN else 2
+    width, height = SIDE / columns, SIDE * columns / len(look["plates"])
+    for index, plate in enumerate(look["plates"]):
+        line, column = divmod(index, columns)
+        left, top = column * width, line * height
+        _draw_plate(c, index + 1, plate, Box(left, top, left + width, top + height))
     return c
 
 
 class Page:
-    """Three to five plates on a page, to be read from top to bottom."""
+    """Three to twelve plates on a page, to be read."""
 
     name = "page"
     title = "Pages to read"
@@ -159,16 +167,14 @@ class Page:
     def questions(self, scene: Scene) -> list[Question]:
         rng = rng_for(self.name, scene.split, scene.seed, "questions")
         texts = _texts(scene.attributes)
-        lines = [
-            ask(rng, "line", PROMPTS["line"], text, line=str(line), ordinal=ORDINALS[line - 1])
-            for line, text in enumerate(texts, start=1)
-        ]
+        some = rng.permutation(len(texts))[:ASKED].tolist()
+        each = [ask(rng, "one", PROMPTS["one"], texts[i], number=str(i + 1)) for i in some]
         answers = {
             "all": " ".join(texts),
             "sentence": f"There are {len(texts)} plates.",
             "json": json.dumps({"plates": texts}),
         }
-        return [*lines, *(ask(rng, kind, PROMPTS[kind], answers[kind]) for kind in KINDS[1:])]
+        return [*each, *(ask(rng, kind, PROMPTS[kind], answers[kind]) for kind in KINDS[1:])]
 
     def caption(self, scene: Scene) -> str:
         return f"A page of plates: {', '.join(_texts(scene.attributes))}."
