@@ -47,11 +47,13 @@ class Stage:
     clip: float = 1.0
     ema: float = 0.0
     """Decay of the weight average that becomes the stage's result; 0 is none."""
+    max_length: int = 1024
+    """Tokens of a sequence at most; the turns after that are left out."""
     jitter: float = 0.0
     """Largest relative change of brightness, contrast and gamma of a picture."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate"):
+        for name in ("steps", "batch_size", "accumulate", "max_length"):
             if getattr(self, name) < 1:
                 raise UserError(f"stage {self.name}: {name}: must be at least 1")
         if not self.mixture or min(self.mixture.values()) <= 0:

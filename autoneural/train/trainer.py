@@ -71,7 +71,6 @@ class RunOptions:
     save_minutes: float = 3.0
     log_every: int = 20
     workers: int = 1
-    max_length: int = 1024
     compile: bool = False
     """Fuse with torch.compile (needs a C++ compiler): faster, but a resumed run may compile other
     kernels than the one it continues, so losses then agree closely instead of to the bit."""
@@ -238,7 +237,7 @@ class Trainer:
             processor=self._processor,
             batch_size=stage.batch_size,
             start=self.position.samples,
-            max_length=self.options.max_length,
+            max_length=stage.max_length,
             workers=self.options.workers,
             prefetch=max(4, 2 * self.options.workers),
             attributes=objective.attributes,
