@@ -189,3 +189,8 @@ def test_diverging_loss_is_an_error(make_trainer: MakeTrainer, model: VLM) -> No
         model.projector.linear_1.weight.fill_(float("nan"))
     with pytest.raises(UserError, match="loss nan, gradient nan at step 0; lower lr"):
         make_trainer(GENERAL).run()
+
+
+def test_a_stage_that_has_no_room_for_an_answer_says_so(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(UserError, match=r"demo\[\d+\]: messages: needs \d+ tokens .* not 8$"):
+        make_trainer(replace(GENERAL, max_length=8)).run()
