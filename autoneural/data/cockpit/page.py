@@ -148,7 +148,7 @@ class Page:
 
     name = "page"
     title = "Pages to read"
-    attributes: Mapping[str, tuple[str, ...]] = {
+    attributes: dict[str, tuple[str, ...]] = {
         slot: (*DIGITS, *LETTERS, "none") for slots in SLOTS.values() for slot in slots
     }
     kinds = KINDS
