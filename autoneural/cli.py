@@ -120,6 +120,9 @@ def _add_data(verbs: argparse._SubParsersAction) -> None:
     add = command(kinds, "cockpit", commands.data_cockpit, "draw cockpit scenes with questions")
     add.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write")
     _add_tasks(add)
+    add.add_argument(
+        "--drills", action="store_true", help="also pages of plates: for training, never asked"
+    )
     add.add_argument("--n", type=positive, default=1000, help="rows in all (default 1000)")
     add.add_argument("--seed", type=natural, default=0, help="which scenes (default 0)")
     add.add_argument("--split", choices=("train", "val", "test"), default="train")

@@ -42,13 +42,13 @@ def version(args: argparse.Namespace) -> None:
 
 def data_cockpit(args: argparse.Namespace) -> None:
     """Draw cockpit rows to a folder, or a contact sheet, or both."""
-    from autoneural.data.cockpit import check_tasks
+    from autoneural.data.cockpit import DRILLS, check_tasks
     from autoneural.data.cockpit.export import write
     from autoneural.data.cockpit.sheet import write_sheet
 
     if args.output is None and args.sheet is None:
         raise UserError("data cockpit: give a folder with -o, or a picture with --sheet, or both")
-    tasks = check_tasks(args.tasks)
+    tasks = check_tasks([*check_tasks(args.tasks), *(DRILLS if args.drills else ())])
     if args.output is not None:
         write(args.output, tasks, args.n, args.seed, args.split, args.format)
         print(f"{args.output}: {args.n} rows of {', '.join(tasks)}")

@@ -196,3 +196,11 @@ def test_tokenizer_learns_from_rows(tmp_path, capsys):
     assert cli.main(["tokenizer", str(tmp_path), "-o", str(out), "--vocab-size", "300"]) == 0
     assert (out / "tokenizer.json").is_file()
     assert "1 rows" in capsys.readouterr().out
+
+
+def test_drills_are_drawn_on_top_of_the_tasks(tmp_path, capsys):
+    argv = ["data", "cockpit", "-o", str(tmp_path / "a"), "--tasks", "plate", "--drills"]
+    assert cli.main([*argv, "--n", "2"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "a/train.jsonl").open(encoding="utf-8")]
+    assert [row["task"] for row in rows] == ["plate", "page"]
+    assert "plate, page" in capsys.readouterr().out

@@ -23,9 +23,10 @@ from autoneural.data.cockpit.rows import (
     image_name,
     rows,
 )
-from autoneural.data.cockpit.tasks import DRAWN, TASKS, check_tasks
+from autoneural.data.cockpit.tasks import DRAWN, DRILLS, TASKS, check_tasks
 
 __all__ = [
+    "DRILLS",
     "TASKS",
     "Question",
     "Row",

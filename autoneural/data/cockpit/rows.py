@@ -26,6 +26,7 @@ from autoneural.data.cockpit.base import (
 )
 from autoneural.data.cockpit.clips import FRAMES, clip, clip_questions
 from autoneural.data.cockpit.clips import KINDS as CLIP_KINDS
+from autoneural.data.cockpit.fatigue import Fatigue
 from autoneural.data.cockpit.tasks import DRAWN, TASKS
 from autoneural.errors import UserError
 
@@ -34,8 +35,8 @@ RARE_SHARE = 0.25
 """Share of conversations that hold each rare kind (sentence, JSON)."""
 COMPARE_SHARE = 0.08
 """Share of rows that are one question about two pictures."""
-CLIP_SHARE = 0.2
-"""Share of the rows about fatigue that are questions about a clip."""
+CLIP_SHARE = {Fatigue.name: 0.2}
+"""Share of a task's rows that are questions about a clip."""
 SPAN = 10**9
 """Rows per base seed and lane."""
 PARTNER, EVAL, EVAL_PARTNER = 1, 2, 3
@@ -199,7 +200,8 @@ def rows(
     """Rows start..stop-1: conversations, about 8 % questions about two pictures, and clips."""
     for index in range(start, stop):
         scene = DRAWN[task].sample(scene_seed(seed, index), split)
-        if task == "fatigue" and chance(rng_for(task, split, scene.seed, "clips"), CLIP_SHARE):
+        share = CLIP_SHARE.get(task, 0)
+        if share and chance(rng_for(task, split, scene.seed, "clips"), share):
             frames = _clip(seed, split, index)
             yield _row(frames, clip_questions(frames)), frames
             continue
