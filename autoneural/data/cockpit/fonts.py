@@ -72,12 +72,59 @@ FONTS = {
     "caladea-regular": Font(
         package="font_caladea", file="Caladea-Regular.ttf", family="Caladea", weight=400
     ),
+    "roboto-light": Font(
+        package="font_roboto", file="Roboto-Light.ttf", family="Roboto", weight=300
+    ),
+    "roboto-black-italic": Font(
+        package="font_roboto",
+        file="Roboto-BlackItalic.ttf",
+        family="Roboto",
+        weight=900,
+        style="italic",
+    ),
+    "manrope-extrabold": Font(
+        package="font_manrope", file="Manrope-ExtraBold.ttf", family="Manrope", weight=800
+    ),
+    "manrope-light": Font(
+        package="font_manrope", file="Manrope-Light.ttf", family="Manrope", weight=300
+    ),
+    "lato-light": Font(package="font_lato", file="Lato-Light.ttf", family="Lato", weight=300),
+    "lato-black-italic": Font(
+        package="font_lato", file="Lato-BlackItalic.ttf", family="Lato", weight=900, style="italic"
+    ),
+    "caladea-bold-italic": Font(
+        package="font_caladea",
+        file="Caladea-BoldItalic.ttf",
+        family="Caladea",
+        weight=700,
+        style="italic",
+    ),
+    "serif-regular": Font(
+        package="font_source_serif_pro",
+        file="SourceSerifPro-Regular.ttf",
+        family="Source Serif Pro",
+        weight=400,
+    ),
+    "serif-bold": Font(
+        package="font_source_serif_pro",
+        file="SourceSerifPro-Bold.ttf",
+        family="Source Serif Pro",
+        weight=700,
+    ),
+    "serif-black": Font(
+        package="font_source_serif_pro",
+        file="SourceSerifPro-Black.ttf",
+        family="Source Serif Pro",
+        weight=900,
+    ),
 }
 COMMON = ("roboto-bold", "roboto-medium", "roboto-black", "manrope", "caladea", "fredoka")
 HELD_OUT = ("hanken", "source")
 PAGE = (
     "roboto-italic", "roboto-regular", "manrope-medium", "lato-regular", "lato-bold", "lato-black",
-    "caladea-regular",
+    "caladea-regular", "roboto-light", "roboto-black-italic", "manrope-extrabold", "manrope-light",
+    "lato-light", "lato-black-italic", "caladea-bold-italic", "serif-regular", "serif-bold",
+    "serif-black",
 )  # fmt: skip
 """More to read in, on the pages of the drill."""
 

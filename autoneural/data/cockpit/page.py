@@ -86,7 +86,7 @@ def _plate(rng: Rng, text: str) -> dict[str, Any]:
         "band": pick(rng, plate_drawing.BANDS),
         "fonts": [pick(rng, (*COMMON, *PAGE))],
         "zoom": uniform(rng, 0.85, 1.5),
-        "wide": uniform(rng, 0.9, 1.2),
+        "wide": uniform(rng, 0.75, 1.3),
         "slant": uniform(rng, -9, 9),
         "turn": uniform(rng, -7, 7),
         "bold": uniform(rng, 0, 1.1) if chance(rng, 0.4) else 0.0,
