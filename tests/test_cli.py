@@ -201,6 +201,6 @@ def test_tokenizer_learns_from_rows(tmp_path, capsys):
 def test_drills_are_drawn_on_top_of_the_tasks(tmp_path, capsys):
     argv = ["data", "cockpit", "-o", str(tmp_path / "a"), "--tasks", "plate", "--drills"]
     assert cli.main([*argv, "--n", "2"]) == 0
-    rows = [json.loads(line) for line in (tmp_path / "a/train.jsonl").open(encoding="utf-8")]
-    assert [row["task"] for row in rows] == ["plate", "page"]
+    lines = (tmp_path / "a/train.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["task"] for line in lines] == ["plate", "page"]
     assert "plate, page" in capsys.readouterr().out
