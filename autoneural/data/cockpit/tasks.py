@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Sequence
 
 from autoneural.data.cockpit.base import Task
@@ -31,7 +32,8 @@ TASKS: dict[str, Task] = {
 }
 
 DRILLS: dict[str, Task] = {Page.name: Page()}
-DRAWN = TASKS | DRILLS
+DRAWN = ChainMap(DRILLS, TASKS)  # lists the tasks first
+"""Both, those that somebody adds to `TASKS` later with them."""
 
 
 def check_tasks(names: Sequence[str] | None) -> list[str]:
