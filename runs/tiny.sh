@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole chain, top to bottom: the map of the project, and what made the embedded bundle.
+# The whole chain, top to bottom: the map of the project.
 #
 #   runs/tiny.sh [OUT]            everything, from nothing    (default OUT: out/tiny)
 #   runs/tiny.sh --smoke [OUT]    the same lines at toy length, minutes; CI runs it

@@ -1,4 +1,4 @@
-"""cockpit-tiny from nothing: the recipe that made the embedded bundle."""
+"""cockpit-tiny from nothing. The embedded one was trained in parts: docs/log.md."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _tiny_curriculum() -> tuple[Stage, ...]:
             jitter=0.15,
         ),
         Stage(
-            # The two tasks with the most to find out come three times as often.
+            # The two tasks with the most to find out: nearly four times as often as another.
             name="domain",
             train=PARTS,
             mixture={"chat": 0.45, "hmi": 0.15, "finder": 0.15, "read": 0.1, "pairs": 0.15},
