@@ -7,9 +7,9 @@ from typing import Any
 
 from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, mix
 
-PLACES = ("houses", "shops", "park")
+PLACES = ("houses", "shops", "park", "offices", "hall", "fields", "garages")
 PLACES_HELD_OUT = ("flats", "farm")
-WALL = ("#e8dcc4", "#c88a6a", "#d8d4cc", "#b8c4cc")
+WALL = ("#e8dcc4", "#c88a6a", "#d8d4cc", "#b8c4cc", "#8a6a54", "#e0b890", "#7c8894", "#d4a0a0")
 WALL_HELD_OUT = ("#b0604a", "#a8a090")
 SHADE = {"day": 0.0, "dusk": 0.38, "night": 0.68}
 WINDOW = {"day": "#6f8ca4", "dusk": "#ffcf80", "night": "#ffd070"}
@@ -103,6 +103,73 @@ def _park(c: Canvas, truth: Truth, look: Look, base: float) -> None:
     c.line(" ".join(f"M{x} {base - 28} V{base}" for x in range(4, 256, 10)), iron, 1.8)
 
 
+def _offices(c: Canvas, truth: Truth, look: Look, base: float) -> None:
+    """A front of glass that leaves no sky."""
+    wall = lit(look["wall"], truth)
+    c.rect(0, -20, SIDE, base + 20, dark(wall, 0.3))
+    for row in range(5):
+        for index in range(9):
+            on = truth["light"] == "day" or look["blocks"][(row * 9 + index) % 20] > 0.55
+            glass = WINDOW[truth["light"]] if on else dark(wall, 0.7)
+            x, y = index * 33 + look["shift"] - 18, base - 122 + row * 21
+            c.rect(x, y, 29, 17, glass)
+            c.path(f"M{x + 4} {y + 17} l8 -17 h5 l-8 17 Z", "#ffffff", fill_opacity=0.2)
+    c.rect(0, base - 15, SIDE, 15, lit("#8c8880", truth))
+    x = 104 + look["shift"]
+    c.rect(x, base - 32, 44, 32, dark(wall, 0.5), stroke=lit("#e0e4e8", truth), stroke_width=2)
+    c.line(f"M{x + 22} {base - 32} v32", lit("#e0e4e8", truth), 2)
+
+
+def _hall(c: Canvas, truth: Truth, look: Look, base: float) -> None:
+    """A warehouse of sheet metal with gates and lamps."""
+    sheet, gate = lit(look["wall"], truth), lit(look["door"], truth)
+    rise = 62 + 36 * look["blocks"][0]
+    c.rect(0, base - rise, SIDE, rise, sheet)
+    c.line(" ".join(f"M{x} {base - rise} v{rise}" for x in range(0, 256, 7)), dark(sheet, 0.16), 2)
+    c.rect(0, base - rise - 4, SIDE, 7, dark(sheet, 0.45))
+    for index in range(4):
+        x = index * 76 + look["shift"] - 18
+        c.rect(x, base - 44, 46, 44, gate, stroke=dark(gate, 0.5), stroke_width=2)
+        c.line(" ".join(f"M{x + 1} {base - y} h44" for y in (9, 18, 27, 36)), dark(gate, 0.3), 1.2)
+        c.circle(x + 23, base - 52, 2.6, "#ffe9a8" if truth["light"] != "day" else "#d0d4d8")
+
+
+def _fields(c: Canvas, truth: Truth, look: Look, base: float) -> None:
+    """Hills, rows of a crop and a few poles."""
+    for index, (tone, rise) in enumerate((("#8aa0a8", 46), ("#93a86a", 32), ("#b8a860", 18))):
+        snow = truth["weather"] == "snow"
+        hill = lit(mix(tone, "#f0f4f8", 0.6) if snow else tone, truth)
+        low, high = rise * (0.7 + 0.6 * look["blocks"][index]), rise
+        c.path(f"M0 {base} V{base - low} Q{70 + 40 * index} {base - high - 14} 140 {base - low} "
+               f"T256 {base - high} V{base} Z", hill)  # fmt: skip
+    rows = " ".join(f"M{x} {base} L{128 + (x - 128) * 0.72:.0f} {base - 15}"
+                    for x in range(-40, 300, 13))  # fmt: skip
+    c.line(rows, lit("#7c7038", truth), 2)
+    for x in (40, 150, 260):
+        at = x + look["shift"]
+        c.line(f"M{at} {base} v-84 M{at - 9} {base - 78} h18", lit("#5a4a3c", truth), 2.2)
+    _tree(c, truth, look["shift"] + 96, base - 8, 40)
+
+
+def _garages(c: Canvas, truth: Truth, look: Look, base: float) -> None:
+    """A row of garages under a flat roof, a wall with ivy behind."""
+    wall = lit(look["wall"], truth)
+    c.rect(0, base - 98, SIDE, 98, lit(mix(look["wall"], "#806858", 0.5), truth))
+    for index in range(20):
+        x, y = index * 14, base - 96 + 26 * look["blocks"][index]
+        c.circle(x, y, 9, lit("#4a7040" if truth["weather"] != "snow" else "#9cb0a0", truth))
+    c.rect(0, base - 58, SIDE, 58, wall)
+    c.rect(
+        0, base - 62, SIDE, 7, lit("#e8ecf2" if truth["weather"] == "snow" else "#605c58", truth)
+    )
+    for index in range(5):
+        x = index * 62 + look["shift"] - 24
+        color = lit((look["door"], "#d8d4c8", "#6a7c60", "#b0b8c0", "#8c5040")[index], truth)
+        c.rect(x, base - 46, 50, 46, color, stroke=dark(wall, 0.45), stroke_width=2)
+        c.line(" ".join(f"M{x + k} {base - 45} v45" for k in (10, 20, 30, 40)), dark(color, 0.25),
+               1.2)  # fmt: skip
+
+
 def _flats(c: Canvas, truth: Truth, look: Look, base: float) -> None:
     """A tall block with balconies."""
     wall = lit(look["wall"], truth)
@@ -147,6 +214,10 @@ DRAW: dict[str, Callable[[Canvas, Truth, Look, float], None]] = {
     "houses": _houses,
     "shops": _shops,
     "park": _park,
+    "offices": _offices,
+    "hall": _hall,
+    "fields": _fields,
+    "garages": _garages,
     "flats": _flats,
     "farm": _farm,
 }

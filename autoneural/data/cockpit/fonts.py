@@ -118,15 +118,8 @@ FONTS = {
         weight=900,
     ),
 }
-COMMON = ("roboto-bold", "roboto-medium", "roboto-black", "manrope", "caladea", "fredoka")
 HELD_OUT = ("hanken", "source")
-PAGE = (
-    "roboto-italic", "roboto-regular", "manrope-medium", "lato-regular", "lato-bold", "lato-black",
-    "caladea-regular", "roboto-light", "roboto-black-italic", "manrope-extrabold", "manrope-light",
-    "lato-light", "lato-black-italic", "caladea-bold-italic", "serif-regular", "serif-bold",
-    "serif-black",
-)  # fmt: skip
-"""More to read in, on the pages of the drill."""
+COMMON = tuple(name for name in FONTS if name not in HELD_OUT)
 
 
 @cache

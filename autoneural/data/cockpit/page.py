@@ -30,7 +30,7 @@ from autoneural.data.cockpit.base import (
     uniform,
     weighted,
 )
-from autoneural.data.cockpit.fonts import COMMON, PAGE
+from autoneural.data.cockpit.fonts import COMMON
 from autoneural.data.cockpit.plate_drawing import DIGITS, LETTERS
 from autoneural.data.cockpit.svg import SIDE, Canvas, luma
 
@@ -84,7 +84,7 @@ def _plate(rng: Rng, text: str) -> dict[str, Any]:
         "style": pick(rng, plate_drawing.STYLES),
         "ground": _ground(rng),
         "band": pick(rng, plate_drawing.BANDS),
-        "fonts": [pick(rng, (*COMMON, *PAGE))],
+        "fonts": [pick(rng, COMMON)],
         "zoom": uniform(rng, 0.85, 1.5),
         "wide": uniform(rng, 0.75, 1.3),
         "slant": uniform(rng, -9, 9),
