@@ -19,15 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoneural.checkpoint import (
-    Checkpoint,
-    find_checkpoint,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-    weights_hash,
-)
+from autoneural.checkpoint import Checkpoint, load_checkpoint
 from autoneural.compress.chip import compute_as
+from autoneural.compress.derive import build_model, open_float, refuse_itself, save_derived
 from autoneural.compress.fake_quant import (
     VERSION,
     Calibration,
@@ -96,37 +90,23 @@ def post_training_quantize(
     done, total).
     Raises UserError for a checkpoint that is quantised already, or when no sample reaches a layer.
     """
-    source = load_checkpoint(checkpoint)
-    if source.encodings is not None:
-        raise UserError(f"{checkpoint}: is quantised already; start from the float checkpoint")
+    source = open_float(checkpoint)
+    refuse_itself(out, source)
     if not samples:
         raise UserError("calibration: no samples; give training rows with images and text")
-    folder = find_checkpoint(checkpoint)
-    if Path(out).resolve() == folder.resolve():
-        raise UserError(f"{out}: is the float checkpoint itself; write to another folder")
-    reference = _float_model(source.config, source.state_dict, folder)
-    model = _float_model(source.config, source.state_dict, folder)
+    reference, model = source.model(), source.model()
     encodings = calibrate(model, samples, precision, progress)
     report = build_report(reference, model, samples[:compared], precision, chip)
     metrics: dict[str, Any] = {"sqnr_db": report.summary()}
     if chip is not None:
         metrics[f"sqnr_db_{chip.generation}"] = report.chip_summary()
-    save_checkpoint(
-        out,
-        frozen_tensors(model),
-        source.config,
-        folder,
-        recipe={
-            "stage": "quantize",
-            "precision": precision.to_dict(),
-            "calibration_samples": len(samples),
-            "parent": weights_hash(folder),
-            "parent_recipe": source.recipe,
-            "licences": source.recipe.get("licences", {}),
-            "metrics": metrics,
-        },
-        encodings=encodings,
-    )
+    facts = {
+        "stage": "quantize",
+        "precision": precision.to_dict(),
+        "calibration_samples": len(samples),
+        "metrics": metrics,
+    }
+    save_derived(out, frozen_tensors(model), source.config, source, facts, encodings)
     return report
 
 
@@ -276,7 +256,7 @@ def load_quantized(name: str | Path, *, activations: bool = True, chip: Chip | N
         for key, tensor in checkpoint.state_dict.items()
         if key.removesuffix(_SCALE) == key or key.removesuffix(_SCALE) not in weights
     }
-    model = _float_model(checkpoint.config, state, name)
+    model = build_model(checkpoint.config, state, name)
     if activations or chip is not None:
         apply_encodings(model, encodings["activations"])
     if chip is not None:
@@ -314,9 +294,3 @@ def _encodings(checkpoint: Checkpoint) -> dict[str, Any]:
         if not isinstance(encodings.get(key), kind):
             raise UserError(f"encodings.json: {key} is missing")
     return encodings
-
-
-def _float_model(config: ModelConfig, state: dict[str, Tensor], where: str | Path) -> VLM:
-    model = VLM(config)
-    load_weights(model, state, where)
-    return model.eval().requires_grad_(False)
