@@ -110,11 +110,13 @@ def save_checkpoint(
     tokenizer: str | Path,
     recipe: Mapping[str, Any],
     encodings: Mapping[str, Any] | None = None,
+    *,
+    exact: bool = False,
 ) -> Path:
     """Write a checkpoint to `folder`, atomically; an earlier checkpoint there is replaced.
 
     `tokenizer` is a folder with tokenizer.json and chat_template.jinja. Float tensors are stored
-    as bf16 when there are no `encodings`; with them, every tensor keeps its type. Returns `folder`.
+    as bf16; with `encodings` or `exact`, every tensor keeps its type. Returns `folder`.
     """
     folder = Path(folder)
     refuse_foreign(folder)
@@ -128,7 +130,7 @@ def save_checkpoint(
             if not (Path(tokenizer) / name).is_file():
                 raise UserError(f"{tokenizer}: {name} is missing, not a tokenizer folder")
             shutil.copyfile(Path(tokenizer) / name, temporary / name)
-        half = encodings is None
+        half = encodings is None and not exact
         save_tensors(
             temporary / WEIGHTS,
             {k: _stored(v, half=half) for k, v in tensors.items() if k != _TIED},

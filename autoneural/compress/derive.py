@@ -68,10 +68,14 @@ def save_derived(
     source: FloatCheckpoint,
     facts: Mapping[str, Any],
     encodings: dict[str, Any] | None = None,
+    *,
+    exact: bool = False,
 ) -> None:
     """Write a checkpoint made from `source`: its tokenizer and licences, `facts` of what was done.
 
-    `facts` says at least the `stage`. Raises UserError as `save_checkpoint` and `refuse_itself` do.
+    `facts` says at least the `stage`. `exact` keeps fp32, which bf16 would round (2^-9, 54 dB):
+    for weights that were rewritten and not trained. Raises UserError as `save_checkpoint` and
+    `refuse_itself` do.
     """
     refuse_itself(out, source)
     made = {
@@ -80,4 +84,4 @@ def save_derived(
         "parent_recipe": source.recipe,
         "licences": source.recipe.get("licences", {}),
     }
-    save_checkpoint(out, dict(tensors), config, source.folder, recipe=made, encodings=encodings)
+    save_checkpoint(out, tensors, config, source.folder, made, encodings, exact=exact)
