@@ -20,6 +20,7 @@ ARROWS: dict[str, set[str]] = {
     "config": set(),
     "errors": set(),
     "files": set(),
+    "page": set(),
     "target": set(),
     "bundle": set(),
     "data": set(),
@@ -29,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "compress": {"model", "checkpoint", "train", "target"},
     "export": {"model", "checkpoint", "compress", "target", "bundle"},
     "runtime": {"data", "target", "bundle"},
-    "npu": {"target", "bundle", "runtime", "data"},
+    "npu": {"target", "bundle", "runtime", "data", "page"},
 }
 # Files at the top level that belong to one of the stages above.
 PART_OF = {

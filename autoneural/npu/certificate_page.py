@@ -1,19 +1,12 @@
-"""The page of a certificate: one HTML file that needs nothing but a browser, and prints.
-
-Names come from a bundle, so from outside: the template escapes every text, control characters are
-made visible, and the page's own policy lets no script run but the one it is written with.
-"""
+"""The page of a certificate: one HTML file that needs nothing but a browser, and prints."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from autoneural.files import write_text
@@ -25,11 +18,11 @@ from autoneural.npu.certificate_text import (
     decibels,
     middle,
     percent,
-    plain,
     steps,
     tokens_line,
     verdict,
 )
+from autoneural.page import template
 
 _FOLDER = Path(__file__).parent
 _TEXT_HEADS = ("Graph", "Layer", "Operator", "Precision")
@@ -77,37 +70,12 @@ def write_page(certificate: Mapping[str, Any], path: Path) -> None:
 
 def render_page(certificate: Certificate) -> str:
     """The whole page as text."""
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_visible,
+    return template.render_page(
+        _FOLDER / "certificate.html.jinja",
+        _values(certificate),
+        {"db": decibels, "percent": percent, "steps": steps},
+        _FOLDER / "certificate.js.jinja",
     )
-    environment.filters.update(db=decibels, percent=percent, steps=steps, path=_path)
-    script = _own("certificate.js.jinja")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("certificate.html.jinja").render(
-        style=_own("certificate.css.jinja"),
-        script=script,
-        script_hash=f"sha256-{digest}",
-        **_values(certificate),
-    )
-
-
-def _visible(value: object) -> object:
-    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _path(name: str) -> Markup:
-    """A dotted name that may break into lines at its dots."""
-    return Markup(".<wbr>").join(plain(name).split("."))
-
-
-def _own(name: str) -> Markup:
-    """A file of this package, which needs no escaping."""
-    return Markup((_FOLDER / name).read_text(encoding="utf-8"))
 
 
 def _values(certificate: Certificate) -> dict[str, Any]:

@@ -18,7 +18,16 @@ from statistics import median
 from markupsafe import Markup
 
 from autoneural.npu.certificate import LayerCheck, Thresholds
-from autoneural.npu.certificate_svg import (
+from autoneural.npu.certificate_text import (
+    decibels,
+    middle,
+    percent,
+    short_name,
+    steps,
+    with_unit,
+)
+from autoneural.page.plain import plain
+from autoneural.page.svg import (
     SMALL_TEXT,
     Scale,
     decades,
@@ -28,15 +37,6 @@ from autoneural.npu.certificate_svg import (
     spread,
     text,
     y_title,
-)
-from autoneural.npu.certificate_text import (
-    decibels,
-    middle,
-    percent,
-    plain,
-    short_name,
-    steps,
-    with_unit,
 )
 
 _TOP_DB, _BOTTOM_DB = 100.0, -20.0

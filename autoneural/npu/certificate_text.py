@@ -13,21 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from autoneural.npu.certificate import Certificate, LayerCheck, TokenCheck, worst_first
+from autoneural.page.plain import plain
 
 WORST_ROWS = 10
 UNKNOWN = "–"
 EVIDENCE = {"emulated": "Emulated on x86-64 with Qualcomm's HTP emulator; not measured on a board."}
-
-
-def plain(text: str) -> str:
-    """One line that shows what it holds: names come from outside, control characters with them."""
-    return "".join(_visible(letter) for letter in text)
-
-
-def _visible(letter: str) -> str:
-    if letter.isprintable():
-        return letter
-    return " " if letter.isspace() else "\N{REPLACEMENT CHARACTER}"
 
 
 def short_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The few pieces of SVG that a certificate's plots are drawn with: elements, scales, labels."""
+"""The few pieces of SVG that plots are drawn with: elements, scales, labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from autoneural.npu.certificate_text import plain
+from autoneural.page.plain import visible
 
 WIDTH = 960
 SMALL_TEXT = 6.3
@@ -32,15 +32,11 @@ class Scale:
 def element(name: str, *children: str, **attributes: object) -> Markup:
     """`<name ...>children</name>`, text escaped; `text_anchor` stands for `text-anchor`."""
     pairs = "".join(
-        f' {key.strip("_").replace("_", "-")}="{escape(_plain(value))}"'
+        f' {key.strip("_").replace("_", "-")}="{escape(visible(value))}"'
         for key, value in attributes.items()
     )
-    inner = "".join(escape(_plain(child)) for child in children)
+    inner = "".join(escape(visible(child)) for child in children)
     return Markup(f"<{name}{pairs}>{inner}</{name}>")
-
-
-def _plain(value: object) -> object:
-    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def picture(height: float, label: str, *children: str) -> Markup:

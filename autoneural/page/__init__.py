@@ -1,0 +1,1 @@
+"""Self-contained HTML reports: one template environment, one style, a few pieces of SVG."""
