@@ -83,7 +83,9 @@ def test_kv8_is_w4a16_but_for_keys_and_values(model: VLM) -> None:
 def test_kv8_keeps_a_symmetric_cache_and_hands_out_its_integers(
     model: VLM, samples: list[Sample]
 ) -> None:
-    activations = calibrate(model, samples, PRECISIONS["w4a16kv8"], nearest=True)["activations"]
+    activations = calibrate(model, samples, PRECISIONS["w4a16kv8"], rounding="nearest")[
+        "activations"
+    ]
     rows = {}
     for name in ("key_rows", "value_rows"):
         encoding = Encoding(**activations[f"{ATTENTION}.{name}"])
@@ -102,7 +104,7 @@ def test_kv8_keeps_a_symmetric_cache_and_hands_out_its_integers(
 
 def test_symmetric_wins_over_a_range_of_one_sign(model: VLM, samples: list[Sample]) -> None:
     symmetric = replace(PRECISIONS["w8a16"], symmetric=("*.silu",))
-    activations = calibrate(model, samples, symmetric, nearest=True)["activations"]
+    activations = calibrate(model, samples, symmetric, rounding="nearest")["activations"]
     middles = {a["zero_point"] for path, a in activations.items() if path.endswith(".silu")}
     assert middles == {1 << 15}
     assert {a["zero_point"] for p, a in activations.items() if p.endswith(".gate")} != {1 << 15}
