@@ -25,7 +25,7 @@ from autoneural.compress.replay import Replay, call_order
 from autoneural.compress.report import Run
 from autoneural.compress.rounding import round_compensated
 
-_DAMPING = 0.01
+_DAMPING = 0.1  # of the mean diagonal: less follows the few calibration rows too closely
 _WIDEST = 8  # bits; beyond that there is nothing to gain
 
 

@@ -66,7 +66,6 @@ def test_finished_layers_are_not_computed_again(model: VLM, samples: list[Sample
         list(replay.inputs(path))
         replay.finish(path)
     # Stopped at by `inputs`, computed by `finish`, and by the next in the same block at most.
-    print(calls)
     assert max(calls.values()) <= 10
     assert set(replay._kept[0]) <= {"vision_encoder", "projector", "language_model"}
     assert not any("forward" in vars(module) for module in model.modules())
