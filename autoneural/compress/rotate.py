@@ -80,8 +80,14 @@ def _rotate_residual(model: VLM, rotation_DD: Tensor, done: Rewrite) -> None:
     for module in writers.values():
         _turn_outputs(module, rotation_DD)
     for module in readers.values():
-        module.weight.copy_(module.weight.double() @ rotation_DD.to(module.weight.device))
+        _turn_inputs(module, rotation_DD)
     done.pairs.append((f"{_DECODER}.embed_tokens", (*writers, *readers)))
+
+
+@torch.no_grad()
+def _turn_inputs(module: nn.Module, rotation_DD: Tensor) -> None:
+    assert isinstance(module, nn.Linear)
+    module.weight.copy_(module.weight.double() @ rotation_DD.to(module.weight.device))
 
 
 @torch.no_grad()

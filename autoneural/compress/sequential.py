@@ -128,7 +128,7 @@ def _round_layer(
     if module.bias is not None:
         rounded_OI = module.weight.double().flatten(1)
         error_O = (weight_OI @ moments.x_I - rounded_OI @ moments.q_I) / moments.rows
-        module.bias += error_O.to(module.bias.dtype)
+        module.bias.add_(error_O.to(module.bias.dtype))
 
 
 def best_weight(weight_OI: Tensor, xq_II: Tensor, qq_II: Tensor) -> Tensor:

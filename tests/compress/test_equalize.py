@@ -9,6 +9,7 @@ from autoneural.compress.equalize import equalize
 from autoneural.compress.fake_quant import quantize
 from autoneural.compress.precision import PRECISIONS
 from autoneural.errors import UserError
+from autoneural.model.language_model import Attention, FeedForward
 from autoneural.model.vlm import VLM
 from tests.compress.helpers import SAME, distance
 
@@ -30,6 +31,7 @@ def test_the_function_stays(uneven: VLM, answers: Callable[..., list[torch.Tenso
 
 def test_ranges_of_a_pair_meet(uneven: VLM) -> None:
     attention = uneven.get_submodule("language_model.model.layers.1.self_attn")
+    assert isinstance(attention, Attention)
     attention.v_proj.weight[5] *= 300
     equalize(uneven)
     written = attention.v_proj.weight.abs().amax(1)
@@ -41,6 +43,7 @@ def test_ranges_of_a_pair_meet(uneven: VLM) -> None:
 
 def test_a_dead_channel_does_no_harm(uneven: VLM) -> None:
     feed_forward = uneven.get_submodule("language_model.model.layers.0.feed_forward")
+    assert isinstance(feed_forward, FeedForward)
     feed_forward.w3.weight[3] = 0
     before = feed_forward.w2.weight[:, 3].clone()
     equalize(uneven)

@@ -1,5 +1,8 @@
 """Replayed inputs are those of a whole run, at the price of a part of it."""
 
+import operator
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
@@ -22,7 +25,7 @@ def whole_run_inputs(model: nn.Module, paths: list[str], run: Sample) -> dict[st
     seen: dict[str, torch.Tensor] = {}
     handles = [
         model.get_submodule(path).register_forward_pre_hook(
-            lambda _, args, p=path: seen.update({p: args[0].clone()})
+            lambda _, args, p=path: operator.setitem(seen, p, args[0].clone())
         )
         for path in paths
     ]
@@ -53,12 +56,10 @@ def test_inputs_are_those_of_the_model_as_it_is(model: VLM, samples: list[Sample
 
 
 def test_finished_layers_are_not_computed_again(model: VLM, samples: list[Sample]) -> None:
-    calls: dict[str, int] = {}
+    calls: Counter[str] = Counter()
     for path in linears(model):
         inner = model.get_submodule(path)
-        inner.register_forward_pre_hook(
-            lambda _, __, p=path: calls.update({p: calls.get(p, 0) + 1})
-        )
+        inner.register_forward_pre_hook(lambda _, __, p=path: calls.update([p]))
     order = call_order(model, linears(model), samples[:1])
     calls.clear()
     replay = Replay(model, samples[:1], order)
