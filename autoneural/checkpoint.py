@@ -82,8 +82,8 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], where: str 
 
     Raises UserError naming the first tensors that are missing, unknown or of another shape.
     """
-    expected = {k: v for k, v in model.state_dict().items() if k != _TIED}
-    given = {k: v for k, v in state_dict.items() if k != _TIED}
+    expected = model.state_dict()  # without a tied head, which a file may hold all the same
+    given = {k: v for k, v in state_dict.items() if k != _TIED or k in expected}
     shapes = [
         f"{name} is {list(given[name].shape)}, not {list(tensor.shape)}"
         for name, tensor in expected.items()
@@ -121,6 +121,7 @@ def save_checkpoint(
     folder = Path(folder)
     refuse_foreign(folder)
     tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    redundant = (_TIED,) if config.text.tie_word_embeddings else ()
     with replace_folder(folder) as temporary:
         _write_json(temporary / CONFIG, config.to_dict())
         _write_json(temporary / RECIPE, recipe)
@@ -133,7 +134,7 @@ def save_checkpoint(
         half = encodings is None and not exact
         save_tensors(
             temporary / WEIGHTS,
-            {k: _stored(v, half=half) for k, v in tensors.items() if k != _TIED},
+            {k: _stored(v, half=half) for k, v in tensors.items() if k not in redundant},
         )
     return folder
 

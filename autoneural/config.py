@@ -164,6 +164,7 @@ class TextConfig(_Checked):
     rope_theta: float = 1_000_000.0
     vocab_size: int = 65_536
     max_position_embeddings: int = 4096
+    tie_word_embeddings: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,6 +176,8 @@ class TextConfig(_Checked):
             self.num_attention_heads % self.num_key_value_heads == 0,
             "num_attention_heads: not a multiple of num_key_value_heads",
         )
+        tied = self.tie_word_embeddings
+        _require(isinstance(tied, bool), f"tie_word_embeddings: {tied!r} is not true or false")
         _require(self.conv_L_cache >= 2, "conv_L_cache: must be at least 2")
 
     @property

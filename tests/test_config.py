@@ -44,6 +44,7 @@ def _text(**values: Any) -> Callable[[dict], object]:
         (_text(layer_types=["conv", "sliding_attention"]), "layer_types: 'sliding_attention'"),
         (_text(layer_types="conv"), "layer_types: 'c' is not conv or full_attention"),
         (_text(layer_types=[]), "layer_types: empty"),
+        (_text(tie_word_embeddings="no"), "tie_word_embeddings: 'no' is not true or false"),
         (_vision(fusion_size=0), "fusion_size: 0 is not"),
         (_vision(image_size=-1), "image_size: -1 is not a whole number from 1 up"),
         (_vision(stages=[[], []]), "stages: one of them is empty"),

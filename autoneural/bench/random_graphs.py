@@ -52,7 +52,7 @@ def write_graphs(piece: Piece, folder: Path, seed: int = 0) -> dict[str, Any]:
     graphs = {stem: build_graph(vlm, key) for stem, key in graph_keys(piece).items()}
     module = next(iter(graphs.values())).module
     parameters = num_parameters(module)
-    encodings = calibrate(module, _runs(piece), _PRECISION, nearest=True)
+    encodings = calibrate(module, _runs(piece), _PRECISION, rounding="nearest")
     for _, quantizer in output_quantizers(module):
         quantizer.mode = "off"  # the exporter rounds activations itself
     quantization = load_quantization(Checkpoint(vlm.config, frozen_tensors(module), {}, encodings))

@@ -20,12 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoneural.compress.observer import (
-    Observer,
-    ObserverName,
-    least_error_scale,
-    make_observer,
-)
+from autoneural.compress.observer import Observer, ObserverName, least_error_scale, make_observer
 from autoneural.compress.precision import (
     VECTOR_BITS,
     FixedRange,
@@ -34,7 +29,7 @@ from autoneural.compress.precision import (
     bits_for,
     tie_groups,
 )
-from autoneural.compress.rounding import round_compensated, round_nearest
+from autoneural.compress.rounding import Rounding, round_compensated, round_nearest
 from autoneural.errors import UserError
 from autoneural.model import layers
 from autoneural.target.numerics import (
@@ -124,13 +119,13 @@ class WeightQuantizer(nn.Module):
         self.hessian = product if self.hessian is None else self.hessian + product
 
     @torch.no_grad()
-    def round(self, weight: Tensor, nearest: bool = False) -> None:
+    def round(self, weight: Tensor, rounding: Rounding = "compensated") -> None:
         """Choose the integers, and put what they stand for into `weight`.
 
-        `nearest`: nothing is searched for, the largest weight of a row takes the largest integer.
+        "nearest" searches nothing: the largest weight of a row takes the largest integer.
         """
         rows = weight.detach().float().reshape(weight.shape[0] if self.axis == 0 else 1, -1)
-        if self.bits > 8 or nearest:
+        if self.bits > 8 or rounding == "nearest":
             scale = torch.from_numpy(symmetric_scale(rows.abs().amax(1).cpu().numpy(), self.bits))
             scale = scale.to(rows.device)
         else:
@@ -140,6 +135,11 @@ class WeightQuantizer(nn.Module):
             integers = round_nearest(rows, scale, self.bits)
         else:
             integers = round_compensated(rows, scale, self.bits, self.hessian)
+        self.hold(weight, integers, scale)
+
+    @torch.no_grad()
+    def hold(self, weight: Tensor, integers: Tensor, scale: Tensor) -> None:
+        """Keep integers, rows as `weight` has them, and put what they stand for into it."""
         weight.copy_((integers * scale[:, None]).reshape(weight.shape))
         self.integers = integers.reshape(weight.shape).to(torch.int16)
         self.scale = scale if self.axis == 0 else scale[0]
@@ -294,22 +294,20 @@ def _watch_input(module: nn.Module, args: tuple[Tensor, ...]) -> None:
     quantizer.watch(args[0])
 
 
-def round_weights(model: nn.Module, nearest: bool = False) -> None:
+def round_weights(model: nn.Module, rounding: Rounding = "compensated") -> None:
     """Fix the integers of every weight that is still in floating point.
 
-    4-bit linears use the inputs seen by `Calibration`; UserError when they saw none. With `nearest`
+    4-bit linears use the inputs seen by `Calibration`; UserError when they saw none. With "nearest"
     no inputs are needed and nothing is searched for: quick, and only for models that need not
-    answer well.
+    answer well. For "sequential" see `round_sequentially`, which comes before this.
     """
     for path, module, quantizer in weight_quantizers(model):
         if quantizer.integers is not None:
             continue
-        starved = (
-            isinstance(module, nn.Linear) and quantizer.bits == 4 and quantizer.hessian is None
-        )
-        if starved and not nearest:
+        wants_inputs = isinstance(module, nn.Linear) and quantizer.bits == 4
+        if wants_inputs and quantizer.hessian is None and rounding != "nearest":
             raise UserError(f"{path}: no calibration data reached it; calibrate before rounding")
-        quantizer.round(module.get_parameter(quantizer.parameter), nearest)
+        quantizer.round(module.get_parameter(quantizer.parameter), rounding)
 
 
 def freeze(model: nn.Module, precision: Precision) -> dict[str, Any]:

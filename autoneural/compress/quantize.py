@@ -1,6 +1,6 @@
 """Static post-training quantisation of a checkpoint folder, and reading the result back.
 
-    float checkpoint -> calibrate (inputs of 4-bit linears) -> round weights
+    float checkpoint -> calibrate (inputs of layers) -> round weights
                      -> calibrate (ranges, with the rounded weights) -> freeze -> quantised folder
 
 `load_quantized` runs the frozen integers with the frozen ranges: the reference for every QDQ graph.
@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ from autoneural.compress.fake_quant import (
 )
 from autoneural.compress.precision import PRECISIONS, Precision
 from autoneural.compress.report import ModuleError, Report, Run, compare
+from autoneural.compress.rounding import Rounding
+from autoneural.compress.sequential import round_sequentially
 from autoneural.compress.snap import snap_scales
 from autoneural.compress.wiring import trace
 from autoneural.config import ModelConfig
@@ -78,6 +81,7 @@ def post_training_quantize(
     out: str | Path,
     *,
     precision: Precision = PRECISIONS["w4a16"],
+    rounding: Rounding = "compensated",
     chip: Chip | None = None,
     compared: int = 8,
     progress: Callable[[str, int, int], None] | None = None,
@@ -85,9 +89,9 @@ def post_training_quantize(
     """Quantise the float checkpoint called `checkpoint` into the folder `out`.
 
     `samples` should be training conversations, with images and without; each runs one forward
-    of the model it is given. `compared` of them are used for
-    the report, which says what `chip` makes of the model too. `progress` is called with (stage,
-    done, total).
+    of the model it is given. `compared` of them are used for the report, which says what `chip`
+    makes of the model too. `rounding` as in `calibrate`. `progress` is called with (stage, done,
+    total).
     Raises UserError for a checkpoint that is quantised already, or when no sample reaches a layer.
     """
     source = open_float(checkpoint)
@@ -95,7 +99,7 @@ def post_training_quantize(
     if not samples:
         raise UserError("calibration: no samples; give training rows with images and text")
     reference, model = source.model(), source.model()
-    encodings = calibrate(model, samples, precision, progress)
+    encodings = calibrate(model, samples, precision, progress, rounding=rounding)
     report = build_report(reference, model, samples[:compared], precision, chip)
     metrics: dict[str, Any] = {"sqnr_db": report.summary()}
     if chip is not None:
@@ -103,6 +107,7 @@ def post_training_quantize(
     facts = {
         "stage": "quantize",
         "precision": precision.to_dict(),
+        "rounding": rounding,
         "calibration_samples": len(samples),
         "metrics": metrics,
     }
@@ -116,19 +121,26 @@ def calibrate(
     precision: Precision,
     progress: Callable[[str, int, int], None] | None = None,
     *,
-    nearest: bool = False,
+    rounding: Rounding = "compensated",
     snap: bool = True,
 ) -> dict[str, Any]:
-    """Quantise `model` in place with two passes over `samples`; returns its encodings.
+    """Quantise `model` in place with passes over `samples`; returns its encodings.
 
-    `nearest` leaves out the first: weights are rounded without looking at their inputs, in seconds
-    at any size, for models whose shapes matter and not their answers. `snap` moves scales by a
+    `rounding` of weights: "nearest" looks at no inputs and takes seconds at any size, for models
+    whose shapes matter and not their answers; "compensated" takes one pass more; "sequential" runs
+    layer by layer beside a copy of the float model (`round_sequentially`). `snap` moves scales by a
     hair, to what the multipliers of old chips can hold (`snap_scales`).
     """
+    if rounding not in get_args(Rounding):
+        expected = ", ".join(get_args(Rounding))
+        raise UserError(f"rounding {rounding!r}: expected one of {expected}")
+    reference = copy.deepcopy(model) if rounding == "sequential" else None
     quantize(model, precision)
-    if not nearest:
+    if reference is not None:
+        round_sequentially(model, reference, samples, progress)
+    elif rounding == "compensated":
         _calibration_pass(model, samples, "inputs", progress)
-    round_weights(model, nearest)
+    round_weights(model, rounding)
     _calibration_pass(model, samples, "ranges", progress)
     encodings = freeze(model, precision)
     if snap:

@@ -9,10 +9,16 @@ any order: the most active inputs first, while there are columns left to absorb 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from autoneural.target.numerics import signed_range
+
+# How `calibrate` rounds weights: each to the nearest integer; 4-bit linears with compensation; or
+# every dense layer with compensation of its own error and of all that came before it.
+Rounding = Literal["nearest", "compensated", "sequential"]
 
 
 def round_nearest(weight_OI: Tensor, scale_O: Tensor, bits: int) -> Tensor:

@@ -206,7 +206,7 @@ class Decoder(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """The decoder and its tied head.
+    """The decoder and its head, which is the embedding table unless the config unties them.
 
     `state_dict` holds the tied matrix once, as `model.embed_tokens.weight`; loading accepts
     `lm_head.weight` beside it, which is how transformers keeps it in memory.
@@ -218,7 +218,8 @@ class LanguageModel(nn.Module):
         self.model = Decoder(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.reset_parameters()
-        self.tie_weights()
+        if config.tie_word_embeddings:
+            self.tie_weights()
         self.register_state_dict_post_hook(_drop_tied_head)
         self.register_load_state_dict_pre_hook(_fill_tied_head)
         self.register_load_state_dict_post_hook(_retie)
@@ -232,6 +233,12 @@ class LanguageModel(nn.Module):
                 std = module.in_features**-0.5 * (depth if last else 1.0)
                 nn.init.normal_(module.weight, std=std)
         nn.init.normal_(self.model.embed_tokens.weight, std=0.02)
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the head is the embedding table."""
+        head = self.lm_head
+        return isinstance(head, nn.Linear) and head.weight is self.model.embed_tokens.weight
 
     def tie_weights(self) -> None:
         """Make the head use the embedding table."""
@@ -295,19 +302,14 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
-def _is_tied(module: LanguageModel) -> bool:
-    head = module.lm_head
-    return isinstance(head, nn.Linear) and head.weight is module.model.embed_tokens.weight
-
-
 def _drop_tied_head(module: Any, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
-    if _is_tied(module):
+    if module.is_tied:
         state_dict.pop(f"{prefix}lm_head.weight", None)
 
 
 def _fill_tied_head(module: Any, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     embedding = state_dict.get(f"{prefix}model.embed_tokens.weight")
-    if _is_tied(module) and embedding is not None:
+    if module.is_tied and embedding is not None:
         state_dict.setdefault(f"{prefix}lm_head.weight", embedding)
 
 

@@ -1,5 +1,6 @@
 """A model of every kind of layer that fits a unit test, and samples for it."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,9 @@ from autoneural.config import (
     MultiQueryAttention,
     ProjectorConfig,
     TextConfig,
+    ViTConfig,
 )
+from autoneural.model.state import DecoderState
 from autoneural.model.vlm import VLM
 
 IMAGE_TOKEN = 3
@@ -104,3 +107,47 @@ def float_checkpoint(model: VLM, config: ModelConfig, tmp_path: Path) -> Path:
     (tokenizer / "tokenizer.json").write_text("{}")
     (tokenizer / "chat_template.jinja").write_text("")
     return save_checkpoint(tmp_path / "float", model, config, tokenizer, {"stage": "test"})
+
+
+@pytest.fixture(params=["cnn", "vit"])
+def uneven(request: pytest.FixtureRequest, config: ModelConfig) -> VLM:
+    """A model of either encoder, in which every norm, bias and layer scale does something."""
+    if request.param == "vit":
+        vit = ViTConfig(
+            image_size=64,
+            patch_size=16,
+            hidden_size=24,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+        )
+        config = replace(config, vision=vit)
+    torch.manual_seed(1)
+    model = VLM(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            parameter.add_(torch.empty_like(parameter).uniform_(-0.8, 1.5))
+    return model
+
+
+class Answers(Protocol):
+    def __call__(self, model: VLM) -> list[torch.Tensor]: ...
+
+
+@pytest.fixture
+def answers() -> Answers:
+    """Logits over an image and text, over text alone, and of cached decode, for comparison."""
+    return _answers
+
+
+@torch.inference_mode()
+def _answers(model: VLM) -> list[torch.Tensor]:
+    sample = _sample(model.config, 5)
+    found = [sample(model), _sample(model.config, 6, image=False)(model)]
+    language = model.language_model
+    embeds = model.embed(sample.input_ids_BT, sample.pixels_BCHW, IMAGE_TOKEN)
+    state = DecoderState.zeros(model.config.text, 1, embeds.shape[1])
+    for start, stop in ((0, 6), (6, 7), (7, embeds.shape[1])):
+        hidden = language.extend(embeds[:, start:stop], state, start, stop - start)
+        found.append(language.lm_head(hidden))
+    return found

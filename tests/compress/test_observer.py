@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from autoneural.compress.fake_quant import fake_quantize
 from autoneural.compress.observer import (
     HistogramObserver,
     MinMaxObserver,
@@ -26,7 +27,7 @@ def _batches() -> list[torch.Tensor]:
     return [torch.randn(4, 5000, generator=generator) * scale for scale in (0.5, 2.0, 1.0)]
 
 
-@pytest.mark.parametrize("name", ["minmax", "percentile", "mse"])
+@pytest.mark.parametrize("name", ["minmax", "percentile", "mse", "entropy"])
 def test_a_nan_is_not_forgotten(name: ObserverName) -> None:
     observer = make_observer(name, 16)
     for batch in (torch.tensor([float("nan"), 1.0]), *_batches()):
@@ -92,10 +93,65 @@ def test_at_16_bits_clipping_one_outlier_does_not_pay() -> None:
     assert errors["minmax"] < errors["percentile"]
 
 
-def test_constant_input_has_a_range() -> None:
-    observer = HistogramObserver("mse", bits=8)
+@pytest.mark.parametrize("name", ["minmax", "percentile", "mse", "entropy"])
+def test_constant_input_has_a_range(name: ObserverName) -> None:
+    observer = make_observer(name, bits=8)
     observer.observe(torch.full((9,), 2.0))
     assert observer.range() == (2.0, 2.0)
+
+
+def _bulk_and_tail(share: float, where: float) -> torch.Tensor:
+    """Standard normal values, and a share of them near `where` instead, on both sides."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(400_000, generator=generator)
+    count = int(len(x) * share)
+    x[:count] = where * (0.9 + 0.2 * torch.rand(count, generator=generator)) * x[:count].sign()
+    return x
+
+
+def _errors(x: torch.Tensor, bits: int) -> dict[str, tuple[float, float]]:
+    """Observer -> mean square error of all values, and of the bulk below 3."""
+    found = {}
+    for name in ("minmax", "percentile", "mse", "entropy"):
+        observer = make_observer(name, bits)
+        observer.observe(x)
+        encoding = affine_encoding(*(observer.range() or (0, 0)), bits=bits)
+        error = (fake_quantize(x, encoding, torch.tensor(encoding.scale)) - x).square()
+        found[name] = float(error.mean()), float(error[x.abs() < 3].mean())
+    return found
+
+
+def test_entropy_keeps_the_bulk_where_squared_error_keeps_the_tail() -> None:
+    errors = _errors(_bulk_and_tail(share=5e-4, where=40.0), bits=8)
+    whole, bulk = zip(*(errors[name] for name in ("mse", "entropy")), strict=True)
+    assert bulk[1] < 0.2 * bulk[0]
+    assert whole[0] < 0.2 * whole[1]
+
+
+def test_percentile_drops_what_is_rarer_than_it_says_however_far_out() -> None:
+    errors = _errors(_bulk_and_tail(share=5e-6, where=3000.0), bits=8)
+    assert errors["percentile"][1] < 1e-3 * errors["mse"][1]
+
+
+def test_squared_error_is_least_with_mse_at_4_bits() -> None:
+    errors = {name: whole for name, (whole, _) in _errors(_bulk_and_tail(1e-3, 8.0), 4).items()}
+    assert min(errors, key=lambda name: errors[name]) == "mse"
+    assert errors["mse"] < 0.7 * errors["minmax"]
+
+
+def test_entropy_at_16_bits_leaves_the_range_whole() -> None:
+    x = _bulk_and_tail(1e-4, 60.0)
+    observer = make_observer("entropy", 16)
+    observer.observe(x)
+    assert observer.range() == pytest.approx((float(x.min()), float(x.max())))
+
+
+def test_entropy_of_values_of_one_sign_keeps_zero() -> None:
+    observer = make_observer("entropy", 8)
+    observer.observe(_bulk_and_tail(5e-4, 40.0).abs() + 0.5)
+    low, high = observer.range() or (1, 0)
+    assert low == 0
+    assert 3 < high < 20
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -4,11 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch import nn
 
-from autoneural.compress.fake_quant import output_quantizers, quantize
+from autoneural.compress.fake_quant import (
+    WeightQuantizer,
+    output_quantizers,
+    quantize,
+    weight_quantizers,
+)
 from autoneural.compress.precision import PRECISIONS, Rule, bits_for, tie_groups
 from autoneural.compress.quantize import Sample, calibrate
+from autoneural.model.layers import Gelu, RMSNorm, Softmax
 from autoneural.model.vlm import VLM
+from autoneural.target.chips import find_chip
+from autoneural.target.legality import legal
 from autoneural.target.numerics import Encoding, quantize_affine
 
 ATTENTION = "language_model.model.layers.1.self_attn"
@@ -83,7 +92,9 @@ def test_kv8_is_w4a16_but_for_keys_and_values(model: VLM) -> None:
 def test_kv8_keeps_a_symmetric_cache_and_hands_out_its_integers(
     model: VLM, samples: list[Sample]
 ) -> None:
-    activations = calibrate(model, samples, PRECISIONS["w4a16kv8"], nearest=True)["activations"]
+    activations = calibrate(model, samples, PRECISIONS["w4a16kv8"], rounding="nearest")[
+        "activations"
+    ]
     rows = {}
     for name in ("key_rows", "value_rows"):
         encoding = Encoding(**activations[f"{ATTENTION}.{name}"])
@@ -102,7 +113,55 @@ def test_kv8_keeps_a_symmetric_cache_and_hands_out_its_integers(
 
 def test_symmetric_wins_over_a_range_of_one_sign(model: VLM, samples: list[Sample]) -> None:
     symmetric = replace(PRECISIONS["w8a16"], symmetric=("*.silu",))
-    activations = calibrate(model, samples, symmetric, nearest=True)["activations"]
+    activations = calibrate(model, samples, symmetric, rounding="nearest")["activations"]
     middles = {a["zero_point"] for path, a in activations.items() if path.endswith(".silu")}
     assert middles == {1 << 15}
     assert {a["zero_point"] for p, a in activations.items() if p.endswith(".gate")} != {1 << 15}
+
+
+def test_w4a16full_has_4_bits_wherever_there_is_something_to_gain(model: VLM) -> None:
+    quantize(model, PRECISIONS["w4a16full"])
+    bits = {path: q.bits for path, module, q in weight_quantizers(model) if _matrix(module, q)}
+    kept = ("dw_start.conv", "dw_mid.conv", "down_conv", "conv_stem.conv", "embed_tokens")
+    kept += ("layers.0.conv.conv", "layers.2.conv.conv")
+    assert {p for p, b in bits.items() if b == 8} == {p for p in bits if p.endswith(kept)}
+    assert bits["vision_encoder.blocks.2.1.attn.output.proj"] == 4
+    assert bits["projector.linear_2"] == 4
+    assert set(bits.values()) == {4, 8}
+
+
+def _matrix(module: nn.Module, quantizer: WeightQuantizer) -> bool:
+    return module.get_parameter(quantizer.parameter).ndim > 1
+
+
+@pytest.mark.parametrize("name", ["SA8295P", "SA8775P"])
+@pytest.mark.parametrize("form", ["1x1", "", "1x1 bias"])
+def test_chips_take_convolutions_of_w4a16full(name: str, form: str) -> None:
+    assert legal(find_chip(name), "Conv", "w4a16", variant=form, rank=4).accepted
+
+
+def test_block_weights_are_left_out_because_chips_refuse_them() -> None:
+    for name in ("SA8295P", "SA8775P"):
+        for rank in (2, 3, 4):
+            said = legal(find_chip(name), "MatMul", "w4a16/block64", rank=rank)
+            assert said.accepted is False
+
+
+def test_w8a8_is_wide_where_a_chip_or_the_numbers_want_it(
+    model: VLM, samples: list[Sample]
+) -> None:
+    chip = find_chip("SA8295P")
+    assert legal(chip, "Conv", "w8a8", variant="1x1", rank=4).accepted
+    assert legal(chip, "RMSNormalization", "u8a8", rank=4).accepted is False
+    activations = calibrate(model, samples, PRECISIONS["w8a8"], rounding="nearest")["activations"]
+    bits = {path: encoding["bits"] for path, encoding in activations.items()}
+    for path, module in model.named_modules():
+        if isinstance(module, RMSNorm):
+            assert bits[path] == 16, path
+        if isinstance(module, nn.Conv2d | nn.Conv1d | Gelu | Softmax):
+            assert bits[path] == 8, path
+    for name in ("key_rows", "keys", "value_rows", "values"):
+        assert activations[f"{ATTENTION}.{name}"]["zero_point"] == 128
+    assert bits["language_model.model.layers.0.conv.window"] == 8
+    for name in ("mask", "layers.1.self_attn.mask_add", "layers.0.operator_add"):
+        assert bits[f"language_model.model.{name}"] == 16

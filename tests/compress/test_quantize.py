@@ -138,7 +138,7 @@ def test_nearest_rounding_needs_one_pass_and_no_search(model: VLM, samples: list
     weight = model.get_submodule(path).weight.clone()
     seen: list[tuple[str, int, int]] = []
     # Snapping moves scales by a hair afterwards.
-    calibrate(model, samples, W4A16, lambda *s: seen.append(s), nearest=True, snap=False)
+    calibrate(model, samples, W4A16, lambda *s: seen.append(s), rounding="nearest", snap=False)
     assert seen == [("ranges", done, len(samples)) for done in range(1, len(samples) + 1)]
     scale = weight.abs().amax(1) / 7
     nearest = (weight / scale[:, None]).round() * scale[:, None]
