@@ -103,7 +103,7 @@ def next_token_loss(model: nn.Module, run: Run) -> Tensor:
 
 @torch.no_grad()
 def block_scores(model: nn.Module, paths: Iterable[str], runs: Sequence[Run]) -> dict[str, float]:
-    """Path -> 1 - cosine similarity of the input and output of each block, over rows of all runs."""
+    """Path -> mean of 1 - cosine similarity of what each block reads and returns, row by row."""
     require_runs(runs)
     sums: dict[str, list[float]] = {}
 

@@ -200,7 +200,7 @@ def _cut(
 
 
 def _norm_gain(energy_C: Tensor, kept: Tensor) -> float:
-    """What an RMS norm's weights are multiplied by, so that the channels that stay keep their size."""
+    """What an RMS norm's weights are multiplied by, so that what stays keeps its size."""
     before, after = energy_C.mean(), energy_C[kept].mean()
     return float((after / before.clamp_min(1e-30)).sqrt())
 

@@ -124,13 +124,14 @@ def num_parameters(module: nn.Module) -> int:
 
 def macs(module: nn.Module, *inputs: Tensor) -> int:
     """Multiply-accumulates of the convolutions, linears and matmuls in `module(*inputs)`."""
-    with _count_macs(module) as counts, torch.no_grad():
+    with count_macs(module) as counts, torch.no_grad():
         module(*inputs)
     return sum(counts)
 
 
 @contextmanager
-def _count_macs(module: nn.Module) -> Iterator[list[int]]:
+def count_macs(module: nn.Module) -> Iterator[list[int]]:
+    """While open, every forward of `module` adds its multiply-accumulates to the list."""
     counts: list[int] = []
 
     def hook(child: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
