@@ -47,7 +47,8 @@ def _averages(
     counts: dict[str, int] = {}
 
     def add(path: str, rows_NC: Tensor) -> None:
-        sums[path] = sums.get(path, 0) + summed(rows_NC.float()).double()
+        # Sums of fp32 are off by more than the least eigenvalues of what is nearly of low rank.
+        sums[path] = sums.get(path, 0) + summed(rows_NC.double())
         counts[path] = counts.get(path, 0) + len(rows_NC)
 
     run_watched(model, paths, runs, add)

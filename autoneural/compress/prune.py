@@ -161,6 +161,7 @@ def _allocate(
         )
         step = steps[path].pop(0)
         if step.saved > 2 * target:  # would overshoot by more than stopping here falls short
+            steps[path] = []
             continue
         left[path] = step.left
         target -= step.saved
