@@ -60,7 +60,9 @@ def taylor_scores(
     for run in runs:
         seen: dict[str, tuple[nn.Module, Tensor]] = {}
         with torch.enable_grad(), watching(dict.fromkeys(paths, _keep_gradient(seen)), model):
-            loss(model, run).backward()
+            value = loss(model, run)
+            if seen:  # a run without a picture says nothing about the encoder
+                value.backward()
         for path, (module, x) in seen.items():
             width = paths[path]
             change_C = rows_of(module, x.detach() * x.grad).sum(0).double()

@@ -58,7 +58,7 @@ def prune(
     *,
     ratio: float = 0.25,
     parts: Sequence[str] = ("mlp", "vision"),
-    importance: Importance = "activation",
+    importance: Importance = "taylor",
     loss: Loss = next_token_loss,
     tile: int = 32,
 ) -> tuple[VLM, ModelConfig, dict[str, Any]]:
@@ -66,9 +66,10 @@ def prune(
 
     Parts: mlp, attention (key/value groups with their queries), vision (hidden channels), heads
     (queries of the encoder's attention), projector; `layers` of the decoder and `blocks` of the
-    encoder go whole, that share of their number, rounded down. Widths are left at multiples of
-    `tile` channels; what was no multiple may stay as it is. The record is JSON-ready: what was
-    there, what is left. Raises UserError for an unknown part or one that the model does not have, a
+    encoder go whole, that share of their number, rounded down, by what they change. Widths are left
+    at multiples of `tile` channels; what was no multiple may stay as it is. `taylor` costs a
+    backward pass per run, `activation` none. The record is JSON-ready: what was there, what is
+    left. Raises UserError for an unknown part or one that the model does not have, a
     ratio outside 0..1, no runs, a quantised model, and where there is nothing to take.
     """
     _check(model, runs, ratio, parts, importance, tile)
