@@ -59,13 +59,14 @@ def taylor_scores(
     scores: dict[str, Tensor] = {}
     for run in runs:
         seen: dict[str, tuple[nn.Module, Tensor]] = {}
-        with torch.enable_grad(), watching(dict.fromkeys(paths, _keep_gradient(seen)), model):
+        with torch.enable_grad(), watching(dict.fromkeys(paths, _keep(seen)), model):
             value = loss(model, run)
-            if seen:  # a run without a picture says nothing about the encoder
-                value.backward()
-        for path, (module, x) in seen.items():
+        if not seen:  # a run without a picture says nothing about the encoder
+            continue
+        gradients = torch.autograd.grad(value, [x for _, x in seen.values()])
+        for (path, (module, x)), gradient in zip(seen.items(), gradients, strict=True):
             width = paths[path]
-            change_C = rows_of(module, x.detach() * x.grad).sum(0).double()
+            change_C = rows_of(module, x.detach() * gradient).sum(0).double()
             change = _per_unit(change_C, width).abs() / len(runs)
             scores[width.path] = scores.get(width.path, 0) + change
     missed = [width.path for width in widths if width.path not in scores]
@@ -74,13 +75,12 @@ def taylor_scores(
     return scores
 
 
-def _keep_gradient(
+def _keep(
     seen: dict[str, tuple[nn.Module, Tensor]],
 ) -> Callable[[str, nn.Module, Tensor], None]:
     def keep(path: str, module: nn.Module, x: Tensor) -> None:
         if not x.requires_grad:  # no parameter asks for gradients: the graph begins here
             x.requires_grad_()
-        x.retain_grad()
         seen[path] = module, x
 
     return keep

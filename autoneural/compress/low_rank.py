@@ -79,7 +79,7 @@ def factorise(
 ) -> tuple[VLM, ModelConfig, dict[str, Any]]:
     """A copy of float `model` with layers that match the globs `layers` as pairs.
 
-    Exactly one of: `rank`, for all or by module path; `energy`, the share of the output's energy
+    Exactly one of: `rank`, for all or by glob in place of `layers`; `energy`, the share of the output's energy
     over `runs` that every layer keeps; `budget`, bytes in `precision` for all matching layers
     together, spent where they buy the most energy. Ranks are rounded up to multiples of `tile`.
     The record is JSON-ready: for each layer rank (0: whole), relative output error, and that of an
@@ -169,11 +169,12 @@ def _ranks(
         return {path: by_energy(c, energy) for path, c in candidates.items()}
     if budget is not None:
         return by_budget(candidates.values(), budget, precision)
-    asked = rank if isinstance(rank, Mapping) else dict.fromkeys(candidates, rank)
+    asked = rank if isinstance(rank, Mapping) else {"*": rank or 0}
     found = {}
     for path, candidate in candidates.items():
-        wanted, most = asked[path], min(candidate.shape)
-        if not wanted or wanted < 1:
+        wanted = next(r for glob, r in asked.items() if fnmatchcase(path, glob))
+        most = min(candidate.shape)
+        if wanted < 1:
             raise UserError(f"{path}: rank {wanted}: not a whole number from 1 up")
         if wanted > most:
             raise UserError(f"{path}: rank {wanted} is too high, its matrix has {most}")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from autoneural.config import MobileNetV5Config, ModelConfig
+from autoneural.config import MobileNetV5Config, ModelConfig, VisionConfig
 from autoneural.errors import UserError
 from autoneural.model.low_rank import Factorised
 from autoneural.model.vision_encoder import (
@@ -144,7 +144,7 @@ def with_widths(config: ModelConfig, units: Mapping[str, int]) -> ModelConfig:
     return replace(config, text=text, projector=projector, vision=_vision(config, units))
 
 
-def _vision(config: ModelConfig, units: Mapping[str, int]):
+def _vision(config: ModelConfig, units: Mapping[str, int]) -> VisionConfig:
     vision = config.vision
     if not isinstance(vision, MobileNetV5Config):
         layers = range(vision.num_hidden_layers)
