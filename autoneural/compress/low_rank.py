@@ -79,9 +79,10 @@ def factorise(
 ) -> tuple[VLM, ModelConfig, dict[str, Any]]:
     """A copy of float `model` with layers that match the globs `layers` as pairs.
 
-    Exactly one of: `rank`, for all or by glob in place of `layers`; `energy`, the share of the output's energy
-    over `runs` that every layer keeps; `budget`, bytes in `precision` for all matching layers
-    together, spent where they buy the most energy. Ranks are rounded up to multiples of `tile`.
+    Exactly one of: `rank`, for all or by glob in place of `layers`; `energy`, the share of the
+    output's energy over `runs` that every layer keeps; `budget`, bytes in `precision` for all
+    matching layers together, spent where they buy the most energy. Ranks are rounded up to
+    multiples of `tile`.
     The record is JSON-ready: for each layer rank (0: whole), relative output error, and that of an
     SVD of the same rank, which is the verdict on `nmf`. Raises UserError for a rank, energy or
     budget that cannot be, no runs, globs that match nothing, and a quantised model.

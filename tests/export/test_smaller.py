@@ -78,6 +78,10 @@ def large(tiny: TinyCheckpoint, folder: Path) -> Path:
                 parameter.normal_(0.0, parameter[0].numel() ** -0.5)
             else:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
+        # The layer that will go, so that both attention layers stay.
+        first = model.language_model.model.layers[0]
+        for weight in (first.conv.out_proj.weight, first.feed_forward.w2.weight):
+            weight.mul_(0.01)
         embeddings = model.language_model.model.embed_tokens.weight.normal_(0.0, 0.3)
         embeddings[tiny.tokenizer.eos_id] = 0.0
     return save_checkpoint(folder, model, model.config, tiny.folder, {"licences": {"w": "CC0-1.0"}})
@@ -91,6 +95,7 @@ def smaller(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFa
     model, config, pruned = prune(
         source.model(), source.config, rows, ratio=0.25, parts=PARTS, tile=16
     )
+    assert list(pruned["dropped"]) == [f"{LAYERS}.0"]
     model, config, ranks = factorise(model, config, rows, rank=16, tile=16, layers=FACTORISED)
     made = {"stage": "smaller", "prune": pruned, "low_rank": ranks}
     save_derived(root / "small", model.state_dict(), config, source, made)
