@@ -123,8 +123,9 @@ def _decoder(
                 inputs[past] = (1, text.hidden_size, kept)
                 outputs[present] = (1, text.hidden_size, kept + new)
             else:
-                inputs[past] = (1, text.num_key_value_heads, context, text.head_dim)
-                outputs[present] = (1, text.num_key_value_heads, new, text.head_dim)
+                heads = text.kv_heads(layer.layer)
+                inputs[past] = (1, heads, context, text.head_dim)
+                outputs[present] = (1, heads, new, text.head_dim)
     return inputs, outputs
 
 

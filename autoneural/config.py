@@ -1,163 +1,64 @@
 """Model configurations and presets: frozen, torch-free, saved as `config.json` with the weights.
 
 Key names are those of the field (Hugging Face for the language model, timm's block vocabulary for
-the vision encoder), so that public checkpoints load without a map. Imports nothing of ours.
+the vision encoder), so that public checkpoints load without a map. Imports nothing of ours but its
+half about pictures, `config_vision.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from math import inf
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from autoneural.config_vision import (
+    BLOCKS,
+    Block,
+    Checked,
+    EdgeResidual,
+    InvertedResidual,
+    MobileNetV5Config,
+    MultiQueryAttention,
+    VisionConfig,
+    ViTConfig,
+    one_per_layer,
+    require,
+)
+
+__all__ = [
+    "PRESETS",
+    "Block",
+    "EdgeResidual",
+    "InvertedResidual",
+    "LayerType",
+    "MobileNetV5Config",
+    "ModelConfig",
+    "MultiQueryAttention",
+    "ProjectorConfig",
+    "TextConfig",
+    "ViTConfig",
+    "VisionConfig",
+    "preset",
+]
 
 LayerType = Literal["conv", "full_attention"]
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-class _Checked:
-    """Every int of a configuration counts something, every float is a positive number."""
-
-    MAY_BE_ZERO: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        for field in fields(self):  # pyright: ignore[reportArgumentType]
-            value, least = getattr(self, field.name), 0 if field.name in self.MAY_BE_ZERO else 1
-            if field.type == "int":
-                whole = type(value) is int and value >= least
-                _require(whole, f"{field.name}: {value!r} is not a whole number from {least} up")
-            elif field.type == "float":
-                number = isinstance(value, int | float) and 0 < value < inf
-                _require(number, f"{field.name}: {value!r} is not a positive number")
-            elif field.type == "str":
-                _require(isinstance(value, str), f"{field.name}: {value!r} is not a text")
-
-
 @dataclass(frozen=True, kw_only=True)
-class EdgeResidual(_Checked):
-    """Dense k x k expansion, then 1x1 projection (timm `er`)."""
+class TextConfig(Checked):
+    """LFM2 decoder. `intermediate_size` is the width after LFM2's own adjustment (8192 at 1.2B).
 
-    channels: int
-    stride: int = 1
-    expand: float = 4.0
-    kernel_size: int = 3
-    type: Literal["er"] = "er"
-
-
-@dataclass(frozen=True, kw_only=True)
-class InvertedResidual(_Checked):
-    """Universal inverted residual (timm `uir`); a kernel of 0 leaves that depthwise conv out."""
-
-    channels: int
-    stride: int = 1
-    expand: float = 4.0
-    dw_start: int = 0
-    dw_mid: int = 0
-    type: Literal["uir"] = "uir"
-    MAY_BE_ZERO = ("dw_start", "dw_mid")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(
-            self.stride == 1 or bool(self.dw_start or self.dw_mid),
-            "stride: an inverted residual without a depthwise convolution cannot have one",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class MultiQueryAttention(_Checked):
-    """Global attention with one key/value head (timm `mqa`), optionally on strided keys/values."""
-
-    channels: int
-    num_heads: int
-    key_dim: int
-    kv_stride: int = 1
-    kernel_size: int = 3
-    type: Literal["mqa"] = "mqa"
-
-
-Block = EdgeResidual | InvertedResidual | MultiQueryAttention
-_BLOCKS = {"er": EdgeResidual, "uir": InvertedResidual, "mqa": MultiQueryAttention}
-
-
-@dataclass(frozen=True, kw_only=True)
-class MobileNetV5Config(_Checked):
-    """MobileNetV5 encoder: stem, stages of blocks, multi-scale fusion of the last two stages.
-
-    `unshuffle` puts squares of that many cells of the fusion side by side into one token.
+    `intermediate_sizes` and `key_value_heads` are the MLP width and the key/value heads of each
+    layer (of a convolution 0), in place of one number for all; query heads follow in proportion.
     """
-
-    image_size: int = 768
-    stem_channels: int = 64
-    stages: tuple[tuple[Block, ...], ...] = ()
-    fusion_channels: int = 2048
-    fusion_expand: float = 2.0
-    fusion_size: int = 16
-    unshuffle: int = 1
-    norm_eps: float = 1e-6
-    layer_scale_init: float = 1e-5
-    type: Literal["mobilenetv5"] = "mobilenetv5"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(len(self.stages) >= 2, "stages: multi-scale fusion needs at least two stages")
-        _require(all(self.stages), "stages: one of them is empty")
-        _require(self.fusion_size % self.unshuffle == 0, "unshuffle: does not divide fusion_size")
-
-    @property
-    def num_tokens(self) -> int:
-        """Visual tokens per image, the same at every image size."""
-        return (self.fusion_size // self.unshuffle) ** 2
-
-    @property
-    def out_channels(self) -> int:
-        return self.fusion_channels * self.unshuffle**2
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViTConfig(_Checked):
-    """Plain pre-norm ViT with learned positions and a pixel unshuffle: the baseline twin."""
-
-    image_size: int = 512
-    patch_size: int = 16
-    hidden_size: int = 1024
-    intermediate_size: int = 4096
-    num_hidden_layers: int = 24
-    num_attention_heads: int = 16
-    unshuffle: int = 2
-    norm_eps: float = 1e-6
-    type: Literal["vit"] = "vit"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        grid = self.image_size // self.patch_size
-        _require(self.image_size % self.patch_size == 0, "image_size: not a multiple of patch_size")
-        _require(grid % self.unshuffle == 0, "unshuffle: does not divide the patch grid")
-
-    @property
-    def num_tokens(self) -> int:
-        return (self.image_size // self.patch_size // self.unshuffle) ** 2
-
-    @property
-    def out_channels(self) -> int:
-        return self.hidden_size * self.unshuffle**2
-
-
-VisionConfig = MobileNetV5Config | ViTConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextConfig(_Checked):
-    """LFM2 decoder. `intermediate_size` is the width after LFM2's own adjustment (8192 at 1.2B)."""
 
     hidden_size: int = 2048
     intermediate_size: int = 8192
+    intermediate_sizes: tuple[int, ...] = ()
     layer_types: tuple[LayerType, ...] = ()
     num_attention_heads: int = 32
     num_key_value_heads: int = 8
+    key_value_heads: tuple[int, ...] = ()
     head_dim: int = 64
     conv_L_cache: int = 3
     norm_eps: float = 1e-5
@@ -165,46 +66,68 @@ class TextConfig(_Checked):
     vocab_size: int = 65_536
     max_position_embeddings: int = 4096
     tie_word_embeddings: bool = True
+    MAY_BE_ZERO = ("key_value_heads",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(len(self.layer_types) > 0, "layer_types: empty")
+        require(len(self.layer_types) > 0, "layer_types: empty")
         for kind in self.layer_types:
             known = " or ".join(get_args(LayerType))
-            _require(kind in get_args(LayerType), f"layer_types: {kind!r} is not {known}")
-        _require(
+            require(kind in get_args(LayerType), f"layer_types: {kind!r} is not {known}")
+        require(
             self.num_attention_heads % self.num_key_value_heads == 0,
             "num_attention_heads: not a multiple of num_key_value_heads",
         )
         tied = self.tie_word_embeddings
-        _require(isinstance(tied, bool), f"tie_word_embeddings: {tied!r} is not true or false")
-        _require(self.conv_L_cache >= 2, "conv_L_cache: must be at least 2")
+        require(isinstance(tied, bool), f"tie_word_embeddings: {tied!r} is not true or false")
+        require(self.conv_L_cache >= 2, "conv_L_cache: must be at least 2")
+        one_per_layer("intermediate_sizes", self.intermediate_sizes, self.num_hidden_layers)
+        one_per_layer("key_value_heads", self.key_value_heads, self.num_hidden_layers)
+        for layer, heads in enumerate(self.key_value_heads):
+            fits = (heads == 0) == (self.layer_types[layer] == "conv")
+            require(fits, f"key_value_heads: {heads} in layer {layer}, {self.layer_types[layer]}")
 
     @property
     def num_hidden_layers(self) -> int:
         return len(self.layer_types)
 
+    def mlp_width(self, layer: int) -> int:
+        """Hidden units of that layer's MLP."""
+        return self.intermediate_sizes[layer] if self.intermediate_sizes else self.intermediate_size
+
+    def kv_heads(self, layer: int) -> int:
+        """Key and value heads of that attention layer."""
+        return self.key_value_heads[layer] if self.key_value_heads else self.num_key_value_heads
+
 
 @dataclass(frozen=True, kw_only=True)
-class ProjectorConfig(_Checked):
+class ProjectorConfig(Checked):
     """Norm-free two-layer MLP: Linear -> GELU -> Linear, with bias."""
 
     hidden_size: int = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(_Checked):
-    """A whole vision-language model. `resize` is how pictures meet the square input."""
+class ModelConfig(Checked):
+    """A whole vision-language model. `resize` is how pictures meet the square input.
+
+    `ranks`: module path -> rank, of the layers that are a product of two smaller ones.
+    """
 
     name: str
     vision: VisionConfig
     projector: ProjectorConfig
     text: TextConfig
     resize: Literal["squash", "pad"] = "squash"
+    ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.resize in ("squash", "pad"), f"resize: {self.resize!r} is not squash or pad")
+        require(self.resize in ("squash", "pad"), f"resize: {self.resize!r} is not squash or pad")
+        require(isinstance(self.ranks, Mapping), "ranks: not a table of layers")
+        for path, rank in self.ranks.items():
+            whole = type(rank) is int and rank >= 1
+            require(whole, f"ranks: {path}: {rank!r} is not a whole number from 1 up")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready dict."""
@@ -219,9 +142,11 @@ class ModelConfig(_Checked):
                 vision=_vision_from_dict(data["vision"]),
                 projector=ProjectorConfig(**data["projector"]),
                 text=TextConfig(
-                    **{**data["text"], "layer_types": tuple(data["text"]["layer_types"])}
+                    **_with_tuples(data["text"])
+                    | {"layer_types": tuple(data["text"]["layer_types"])}
                 ),
                 resize=data.get("resize", "squash"),
+                ranks=data.get("ranks", {}),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"model config: {error}") from error
@@ -229,11 +154,15 @@ class ModelConfig(_Checked):
 
 def _vision_from_dict(data: dict[str, Any]) -> VisionConfig:
     if data["type"] == "vit":
-        return ViTConfig(**data)
+        return ViTConfig(**_with_tuples(data))
     if data["type"] == "mobilenetv5":
-        stages = tuple(tuple(_BLOCKS[b["type"]](**b) for b in stage) for stage in data["stages"])
+        stages = tuple(tuple(BLOCKS[b["type"]](**b) for b in stage) for stage in data["stages"])
         return MobileNetV5Config(**{**data, "stages": stages})
     raise ValueError(f"vision.type: unknown {data['type']!r}, expected mobilenetv5 or vit")
+
+
+def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
 
 
 def _uir(

@@ -5,16 +5,39 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from autoneural.config import ModelConfig, preset
+from autoneural.config import ModelConfig, ViTConfig, preset
 
 
 @pytest.mark.parametrize("name", ["autoneural-1.5b", "cockpit-tiny", "vit-tiny"])
 def test_presets_survive_json(name: str) -> None:
     config = preset(name)
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_config_of_before_widths_and_ranks_loads_unchanged() -> None:
+    config = preset("cockpit-tiny")
+    data = json.loads(json.dumps(config.to_dict()))
+    del data["ranks"], data["vision"]["fusion_hidden"]
+    del data["text"]["intermediate_sizes"], data["text"]["key_value_heads"]
+    for block in (block for stage in data["vision"]["stages"] for block in stage):
+        block.pop("hidden", None)
+    assert ModelConfig.from_dict(data) == config
+
+
+@pytest.mark.parametrize("name", ["cockpit-tiny", "vit-tiny"])
+def test_widths_and_ranks_survive_json(name: str) -> None:
+    config = preset(name)
+    heads = tuple(0 if kind == "conv" else 2 for kind in config.text.layer_types)
+    text = replace(config.text, intermediate_sizes=(96,) * 6, key_value_heads=heads)
+    vision = config.vision
+    if isinstance(vision, ViTConfig):
+        vision = replace(vision, intermediate_sizes=(32, 64) * 3)
+    config = replace(config, text=text, vision=vision, ranks={"projector.linear_1": 32})
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -45,6 +68,18 @@ def _text(**values: Any) -> Callable[[dict], object]:
         (_text(layer_types="conv"), "layer_types: 'c' is not conv or full_attention"),
         (_text(layer_types=[]), "layer_types: empty"),
         (_text(tie_word_embeddings="no"), "tie_word_embeddings: 'no' is not true or false"),
+        (_text(intermediate_sizes=[32]), "intermediate_sizes: 1 values for 6 layers"),
+        (_text(intermediate_sizes=[0] * 6), "intermediate_sizes: 0 is not a whole number from 1"),
+        (_text(key_value_heads=[1] * 6), "key_value_heads: 1 in layer 0, conv"),
+        (_text(key_value_heads=[0] * 6), "key_value_heads: 0 in layer 1, full_attention"),
+        (_text(key_value_heads=[0, -1] * 3), "key_value_heads: -1 is not a whole number"),
+        (_vision(fusion_hidden=-8), "fusion_hidden: -8 is not a whole number from 0 up"),
+        (lambda data: data.update(ranks={"a": 0}), "ranks: a: 0 is not a whole number from 1 up"),
+        (lambda data: data.update(ranks=[1]), "ranks: not a table"),
+        (
+            lambda data: data["vision"]["stages"][0][0].update(hidden=1.5),
+            "hidden: 1.5 is not a whole number from 0 up",
+        ),
         (_vision(fusion_size=0), "fusion_size: 0 is not"),
         (_vision(image_size=-1), "image_size: -1 is not a whole number from 1 up"),
         (_vision(stages=[[], []]), "stages: one of them is empty"),

@@ -2,7 +2,9 @@
 
 Rules are globs over module paths (`*` crosses dots); the first that matches decides. A tie is a
 list of path patterns whose outputs share one encoding, so integers pass between them unchanged;
-`{layer}` in a pattern matches one path component and makes one tie per value.
+`{layer}` in a pattern matches one path component and makes one tie per value. A layer that is a
+product of two (`<path>.down`, `<path>.up`) is meant by the path it always had: both have its bits,
+and its output is what `up` returns.
 """
 
 from __future__ import annotations
@@ -67,8 +69,13 @@ class Precision:
 
 
 def bits_for(rules: Iterable[Rule], path: str) -> int | None:
-    """Bits of the first rule that matches `path`; None when none does."""
-    return next((rule.bits for rule in rules if fnmatchcase(path, rule.pattern)), None)
+    """Bits of the first rule that matches `path`; None when none does.
+
+    Of a factorised layer's half the first that matches the half or the layer.
+    """
+    names = {path, path.removesuffix(".down").removesuffix(".up")}
+    matching = (r.bits for r in rules if any(fnmatchcase(name, r.pattern) for name in names))
+    return next(matching, None)
 
 
 def tie_groups(ties: Iterable[tuple[str, ...]], paths: Iterable[str]) -> list[list[str]]:
@@ -78,7 +85,8 @@ def tie_groups(ties: Iterable[tuple[str, ...]], paths: Iterable[str]) -> list[li
     for patterns in ties:
         members: dict[str, list[str]] = defaultdict(list)
         for path in paths:
-            layer = next((m for p in patterns if (m := _match(p, path)) is not None), None)
+            name = path.removesuffix(".up")
+            layer = next((m for p in patterns if (m := _match(p, name)) is not None), None)
             if layer is not None:
                 members[layer].append(path)
         groups += [group for group in members.values() if len(group) > 1]

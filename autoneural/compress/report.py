@@ -102,6 +102,7 @@ class Report:
 
 def _summary(figures: Mapping[str, float]) -> dict[str, float]:
     ends = ("vision_encoder.msfa.norm", "projector.linear_2", "language_model.lm_head")
+    figures = {path.removesuffix(".up"): figure for path, figure in figures.items()}
     found = {path: round(figures[path], 2) for path in ends if path in figures}
     finite = sorted(figure for figure in figures.values() if math.isfinite(figure))
     if not finite:

@@ -73,12 +73,12 @@ class ShortConv(nn.Module):
 class Attention(nn.Module):
     """Grouped-query attention over past and new tokens; returns the new keys and values only."""
 
-    def __init__(self, config: TextConfig) -> None:
+    def __init__(self, config: TextConfig, kv_heads: int) -> None:
         super().__init__()
         width, head_dim = config.hidden_size, config.head_dim
         self.head_dim = head_dim
-        self.num_heads = config.num_attention_heads
-        self.num_kv_heads = config.num_key_value_heads
+        self.num_heads = config.num_attention_heads // config.num_key_value_heads * kv_heads
+        self.num_kv_heads = kv_heads
         self.q_proj = nn.Linear(width, self.num_heads * head_dim, bias=False)
         self.k_proj = nn.Linear(width, self.num_kv_heads * head_dim, bias=False)
         self.v_proj = nn.Linear(width, self.num_kv_heads * head_dim, bias=False)
@@ -128,11 +128,11 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """w2(silu(w1 x) * w3 x)."""
 
-    def __init__(self, config: TextConfig) -> None:
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.w1 = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.w3 = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.w2 = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.w1 = nn.Linear(width, hidden, bias=False)
+        self.w3 = nn.Linear(width, hidden, bias=False)
+        self.w2 = nn.Linear(hidden, width, bias=False)
         self.sigmoid = Sigmoid()
         self.silu = Mul()
         self.gate = Mul()
@@ -146,14 +146,14 @@ class FeedForward(nn.Module):
 class DecoderLayer(nn.Module):
     """Short convolution or attention, then the feed-forward, each behind a norm and a skip."""
 
-    def __init__(self, config: TextConfig, is_conv: bool) -> None:
+    def __init__(self, config: TextConfig, layer: int) -> None:
         super().__init__()
-        self.is_conv = is_conv
-        if is_conv:
+        self.is_conv = config.layer_types[layer] == "conv"
+        if self.is_conv:
             self.conv = ShortConv(config)
         else:
-            self.self_attn = Attention(config)
-        self.feed_forward = FeedForward(config)
+            self.self_attn = Attention(config, config.kv_heads(layer))
+        self.feed_forward = FeedForward(config.hidden_size, config.mlp_width(layer))
         self.operator_norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.ffn_norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.operator_add = Add()
@@ -183,7 +183,7 @@ class Decoder(nn.Module):
         self.sin = Range()
         self.mask = Range()
         self.layers = nn.ModuleList(
-            DecoderLayer(config, kind == "conv") for kind in config.layer_types
+            DecoderLayer(config, layer) for layer in range(config.num_hidden_layers)
         )
         self.embedding_norm = RMSNorm(config.hidden_size, config.norm_eps)
 

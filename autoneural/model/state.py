@@ -39,9 +39,12 @@ class DecoderState:
     ) -> DecoderState:
         """The state before the first token, with room for `context` past tokens (0 in training)."""
         conv = (batch, config.hidden_size, config.conv_L_cache - 1)
-        rows = (batch, config.num_key_value_heads, context, config.head_dim)
-        shapes = ([conv] if kind == "conv" else [rows, rows] for kind in config.layer_types)
-        return cls([tuple(torch.zeros(s, dtype=dtype, device=device) for s in ss) for ss in shapes])
+        layers: list[LayerState] = []
+        for layer, kind in enumerate(config.layer_types):
+            rows = (batch, config.kv_heads(layer), context, config.head_dim)
+            shapes = [conv] if kind == "conv" else [rows, rows]
+            layers.append(tuple(torch.zeros(s, dtype=dtype, device=device) for s in shapes))
+        return cls(layers)
 
     @staticmethod
     def past_names(config: TextConfig) -> list[str]:

@@ -47,9 +47,11 @@ def build_vision_encoder(config: VisionConfig) -> MobileNetV5 | ViT:
     return MobileNetV5(config) if isinstance(config, MobileNetV5Config) else ViT(config)
 
 
-def _expanded(channels: int, ratio: float) -> int:
-    """timm's make_divisible: a multiple of 8, never more than 10% below the request."""
-    wanted = channels * ratio
+def hidden_width(in_channels: int, block: EdgeResidual | InvertedResidual) -> int:
+    """The block's own, or `expand` by timm's make_divisible: a multiple of 8, at most 10% less."""
+    if block.hidden:
+        return block.hidden
+    wanted = in_channels * block.expand
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * wanted else rounded
 
@@ -87,7 +89,7 @@ class EdgeResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, block: EdgeResidual, eps: float) -> None:
         super().__init__()
-        hidden = _expanded(in_channels, block.expand)
+        hidden = hidden_width(in_channels, block)
         self.pad = _pad(block.kernel_size, block.stride)
         self.conv_exp = _conv(in_channels, hidden, block.kernel_size, block.stride)
         self.bn1 = RMSNorm2d(hidden, eps)
@@ -111,7 +113,7 @@ class InvertedResidualBlock(nn.Module):
         self, in_channels: int, block: InvertedResidual, eps: float, scale_init: float | None
     ) -> None:
         super().__init__()
-        hidden = _expanded(in_channels, block.expand)
+        hidden = hidden_width(in_channels, block)
         self.dw_start: nn.Module = nn.Identity()
         self.dw_mid: nn.Module = nn.Identity()
         if block.dw_start:
@@ -215,7 +217,11 @@ class MultiScaleFusion(nn.Module):
 
     def __init__(self, in_channels: int, config: MobileNetV5Config) -> None:
         super().__init__()
-        block = InvertedResidual(channels=config.fusion_channels, expand=config.fusion_expand)
+        block = InvertedResidual(
+            channels=config.fusion_channels,
+            expand=config.fusion_expand,
+            hidden=config.fusion_hidden,
+        )
         self.concat = Concat(dim=1)
         self.ffn = InvertedResidualBlock(in_channels, block, config.norm_eps, scale_init=None)
         if self.ffn.has_skip:

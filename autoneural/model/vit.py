@@ -61,11 +61,11 @@ class SelfAttention(nn.Module):
 class MLP(nn.Module):
     """Linear, GELU, Linear."""
 
-    def __init__(self, config: ViTConfig) -> None:
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc1 = nn.Linear(width, hidden)
         self.act = Gelu()
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x_BTD)))
@@ -74,13 +74,13 @@ class MLP(nn.Module):
 class EncoderLayer(nn.Module):
     """Pre-norm transformer block."""
 
-    def __init__(self, config: ViTConfig) -> None:
+    def __init__(self, config: ViTConfig, layer: int) -> None:
         super().__init__()
         self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
         self.self_attn = SelfAttention(config)
         self.attn_add = Add()
         self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-        self.mlp = MLP(config)
+        self.mlp = MLP(config.hidden_size, config.mlp_width(layer))
         self.mlp_add = Add()
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -93,7 +93,9 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(
+            EncoderLayer(config, layer) for layer in range(config.num_hidden_layers)
+        )
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         for layer in self.layers:

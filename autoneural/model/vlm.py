@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from autoneural.config import ModelConfig
 from autoneural.model.language_model import LanguageModel
 from autoneural.model.layers import MatMul
+from autoneural.model.low_rank import factorise_layers
 from autoneural.model.projector import Projector
 from autoneural.model.state import DecoderState
 from autoneural.model.vision_encoder import build_vision_encoder
@@ -26,7 +27,9 @@ from autoneural.model.vision_encoder import build_vision_encoder
 
 class VLM(nn.Module):
     """A model of `config`, randomly initialised; children vision_encoder, projector,
-    language_model. Under `torch.device("meta")` it costs no memory."""
+    language_model. Under `torch.device("meta")` it costs no memory.
+
+    Raises UserError naming the layer that has no rank of `config.ranks`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -36,11 +39,12 @@ class VLM(nn.Module):
             config.vision.out_channels, config.projector.hidden_size, config.text.hidden_size
         )
         self.language_model = LanguageModel(config.text)
+        factorise_layers(self, config.ranks)
 
     def image_features(self, pixels_BCHW: Tensor) -> Tensor:
         """[B,3,S,S], float in [0,1] or uint8 -> visual tokens [B,N,D] as the decoder reads them."""
         if pixels_BCHW.dtype == torch.uint8:
-            pixels_BCHW = pixels_BCHW.to(self.projector.linear_1.weight.dtype) / 255
+            pixels_BCHW = pixels_BCHW.to(next(self.projector.parameters()).dtype) / 255
         pixels_BCHW = pixels_BCHW.contiguous(memory_format=torch.channels_last)
         return self.projector(self.vision_encoder(pixels_BCHW))
 
@@ -120,13 +124,14 @@ def num_parameters(module: nn.Module) -> int:
 
 def macs(module: nn.Module, *inputs: Tensor) -> int:
     """Multiply-accumulates of the convolutions, linears and matmuls in `module(*inputs)`."""
-    with _count_macs(module) as counts, torch.no_grad():
+    with count_macs(module) as counts, torch.no_grad():
         module(*inputs)
     return sum(counts)
 
 
 @contextmanager
-def _count_macs(module: nn.Module) -> Iterator[list[int]]:
+def count_macs(module: nn.Module) -> Iterator[list[int]]:
+    """While open, every forward of `module` adds its multiply-accumulates to the list."""
     counts: list[int] = []
 
     def hook(child: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:

@@ -53,6 +53,29 @@ def test_default_recipe(path: str, bits: int) -> None:
     assert bits_for(PRECISIONS["w4a16"].weights, path) == bits
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "projector.linear_1",
+        "language_model.model.layers.0.conv.in_proj",
+        "language_model.model.layers.0.feed_forward.w1",
+    ],
+)
+def test_both_halves_of_a_pair_have_the_bits_of_the_layer(path: str) -> None:
+    rules = (Rule("*.feed_forward.w1", 8), *PRECISIONS["w4a16"].weights)
+    for half in ("down", "up"):
+        assert bits_for(rules, f"{path}.{half}") == bits_for(rules, path)
+    own = (Rule(f"{path}.down", 16), *rules)
+    assert bits_for(own, f"{path}.down") == 16
+    assert bits_for(own, f"{path}.up") == bits_for(rules, path)
+
+
+def test_what_a_pair_returns_is_tied_as_the_layer_was() -> None:
+    paths = ["m.0.v.down", "m.0.v.up", "m.0.values", "m.1.v", "m.1.values"]
+    groups = tie_groups([("m.{layer}.v", "m.{layer}.values")], paths)
+    assert groups == [["m.0.v.up", "m.0.values"], ["m.1.v", "m.1.values"]]
+
+
 def shared(model: VLM, name: str) -> dict[str, set[str]]:
     """Which modules of the attention layer have one range, by the first of them."""
     quantize(model, PRECISIONS[name])
