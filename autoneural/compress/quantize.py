@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from autoneural.compress.fake_quant import (
 )
 from autoneural.compress.precision import PRECISIONS, Precision
 from autoneural.compress.report import ModuleError, Report, Run, compare
-from autoneural.compress.snap import snap_scales
+from autoneural.compress.snap import snap_encodings
 from autoneural.compress.wiring import trace
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
@@ -132,8 +132,7 @@ def calibrate(
     _calibration_pass(model, samples, "ranges", progress)
     encodings = freeze(model, precision)
     if snap:
-        moved = snap_scales(model, trace(model, samples))
-        encodings["activations"] |= {path: asdict(encoding) for path, encoding in moved.items()}
+        snap_encodings(model, encodings, samples)
     return encodings
 
 
