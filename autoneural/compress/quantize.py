@@ -97,14 +97,11 @@ def post_training_quantize(
     reference, model = source.model(), source.model()
     encodings = calibrate(model, samples, precision, progress)
     report = build_report(reference, model, samples[:compared], precision, chip)
-    metrics: dict[str, Any] = {"sqnr_db": report.summary()}
-    if chip is not None:
-        metrics[f"sqnr_db_{chip.generation}"] = report.chip_summary()
     facts = {
         "stage": "quantize",
         "precision": precision.to_dict(),
         "calibration_samples": len(samples),
-        "metrics": metrics,
+        "metrics": report_metrics(report, chip),
     }
     save_derived(out, frozen_tensors(model), source.config, source, facts, encodings)
     return report
@@ -190,6 +187,14 @@ def build_report(
     ]
     errors.sort(key=lambda error: error.lowest_db)
     return Report(tuple(errors), None if chip is None else chip.name)
+
+
+def report_metrics(report: Report, chip: Chip | None) -> dict[str, Any]:
+    """The report's summaries as recipe.json has them."""
+    metrics: dict[str, Any] = {"sqnr_db": report.summary()}
+    if chip is not None:
+        metrics[f"sqnr_db_{chip.generation}"] = report.chip_summary()
+    return metrics
 
 
 def frozen_tensors(model: nn.Module) -> dict[str, Tensor]:

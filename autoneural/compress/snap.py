@@ -29,7 +29,7 @@ _BITS = matrix_engine(68).multiplier_bits or 0
 
 
 def snap_encodings(model: nn.Module, encodings: dict[str, Any], runs: Iterable[Run]) -> None:
-    """Snap a frozen model and its `encodings`, both in place; `runs` show which modules read which."""
+    """Snap a frozen model and its `encodings` in place; `runs` show which module reads which."""
     moved = snap_scales(model, trace(model, runs))
     encodings["activations"] |= {path: asdict(encoding) for path, encoding in moved.items()}
 
