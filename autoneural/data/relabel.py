@@ -192,8 +192,8 @@ class EndpointTeacher:
                 # A server that breaks off, takes too long or answers with something else.
                 problem = str(error) or type(error).__name__
         raise UserError(
-            f"{self._url}: no answer in {self._tries} tries ({problem}); {len(self._cache)} answers "
-            "are kept, run again to go on"
+            f"{self._url}: no answer in {self._tries} tries ({problem}); {len(self._cache)} "
+            "answers are kept, run again to go on"
         )
 
     def _request_once(self, body: bytes) -> str:

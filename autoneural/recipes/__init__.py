@@ -11,7 +11,7 @@ and which device computes are arguments of the run.
 
 from autoneural.errors import UserError
 from autoneural.recipes.distilling import distil, relabel_data
-from autoneural.recipes.qat import qat
+from autoneural.recipes.quantized_training import qat
 from autoneural.recipes.quantizing import calibration_samples, quantize_checkpoint
 from autoneural.recipes.recipe import DataSource, Recipe, with_overrides
 from autoneural.recipes.tiny import shortened, tiny

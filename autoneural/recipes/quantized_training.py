@@ -82,7 +82,7 @@ def qat(
     options: RunOptions | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Outcome:
-    """Quantise the float `checkpoint` and train it to answer as before; writes the checkpoint `out`.
+    """Quantise the float `checkpoint` and train it to answer as before; writes `out`.
 
     The teacher is the checkpoint itself unless another is named. `samples` rows of the training
     file calibrate (`progress` as in `post_training_quantize`); with `chip` recipe.json says also
