@@ -210,12 +210,13 @@ def _fixed_encoding(fixed: FixedRange, bits: int) -> Encoding:
 
 
 def attach_output(module: nn.Module, quantizer: OutputQuantizer) -> None:
-    """Send `module`'s output through `quantizer` from now on."""
+    """Send `module`'s output through `quantizer` from now on, instead of an earlier one."""
     reference = next(module.parameters(), None)
     if reference is not None:
         quantizer.to(reference.device)
+    if _OUTPUT not in dict(module.named_children()):
+        module.register_forward_hook(_through_output_quantizer)
     module.add_module(_OUTPUT, quantizer)
-    module.register_forward_hook(_through_output_quantizer)
 
 
 def _through_output_quantizer(module: nn.Module, _: Any, output: Tensor) -> Tensor:

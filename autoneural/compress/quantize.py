@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, get_args
@@ -40,7 +40,7 @@ from autoneural.compress.precision import PRECISIONS, Precision
 from autoneural.compress.report import ModuleError, Report, Run, compare
 from autoneural.compress.rounding import Rounding
 from autoneural.compress.sequential import round_sequentially
-from autoneural.compress.snap import snap_scales
+from autoneural.compress.snap import snap_encodings
 from autoneural.compress.wiring import trace
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
@@ -101,15 +101,12 @@ def post_training_quantize(
     reference, model = source.model(), source.model()
     encodings = calibrate(model, samples, precision, progress, rounding=rounding)
     report = build_report(reference, model, samples[:compared], precision, chip)
-    metrics: dict[str, Any] = {"sqnr_db": report.summary()}
-    if chip is not None:
-        metrics[f"sqnr_db_{chip.generation}"] = report.chip_summary()
     facts = {
         "stage": "quantize",
         "precision": precision.to_dict(),
         "rounding": rounding,
         "calibration_samples": len(samples),
-        "metrics": metrics,
+        "metrics": report_metrics(report, chip),
     }
     save_derived(out, frozen_tensors(model), source.config, source, facts, encodings)
     return report
@@ -144,8 +141,7 @@ def calibrate(
     _calibration_pass(model, samples, "ranges", progress)
     encodings = freeze(model, precision)
     if snap:
-        moved = snap_scales(model, trace(model, samples))
-        encodings["activations"] |= {path: asdict(encoding) for path, encoding in moved.items()}
+        snap_encodings(model, encodings, samples)
     return encodings
 
 
@@ -203,6 +199,14 @@ def build_report(
     ]
     errors.sort(key=lambda error: error.lowest_db)
     return Report(tuple(errors), None if chip is None else chip.name)
+
+
+def report_metrics(report: Report, chip: Chip | None) -> dict[str, Any]:
+    """The report's summaries as recipe.json has them."""
+    metrics: dict[str, Any] = {"sqnr_db": report.summary()}
+    if chip is not None:
+        metrics[f"sqnr_db_{chip.generation}"] = report.chip_summary()
+    return metrics
 
 
 def frozen_tensors(model: nn.Module) -> dict[str, Tensor]:

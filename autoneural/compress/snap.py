@@ -10,19 +10,28 @@ it and without.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from autoneural.compress.fake_quant import WeightQuantizer, output_quantizers, weight_quantizers
-from autoneural.compress.wiring import Wiring, encodings_of
+from autoneural.compress.report import Run
+from autoneural.compress.wiring import Wiring, encodings_of, trace
 from autoneural.model import layers
 from autoneural.target.htp import matrix_engine, narrow, round_significand, snap_weight_scale
 from autoneural.target.numerics import Encoding
 
 _BITS = matrix_engine(68).multiplier_bits or 0
+
+
+def snap_encodings(model: nn.Module, encodings: dict[str, Any], runs: Iterable[Run]) -> None:
+    """Snap a frozen model and its `encodings` in place; `runs` show which module reads which."""
+    moved = snap_scales(model, trace(model, runs))
+    encodings["activations"] |= {path: asdict(encoding) for path, encoding in moved.items()}
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import torch
 
 from autoneural.data.cells import BoxVocabulary, cell_targets
 from autoneural.data.dataset import Mixture
+from autoneural.data.hotspots import Hotspots, answer_weights, label_weights
 from autoneural.data.messages import image_parts
 from autoneural.data.processor import IGNORE, ModelInputs, Processor
 from autoneural.errors import UserError
@@ -34,7 +35,8 @@ class Batch:
 
     `targets` holds one entry per name of the attribute vocabulary: the index of the value, or -100
     where the image's row does not say. `cells` int64 [N, 2, G, G] is what stands where
-    (`autoneural.data.cells`). Labels are not shifted.
+    (`autoneural.data.cells`). `weights` float32 [B, T] is how much each label counts
+    (`autoneural.data.hotspots`). Labels are not shifted.
     """
 
     input_ids: torch.Tensor
@@ -42,16 +44,19 @@ class Batch:
     pixel_values: torch.Tensor
     targets: dict[str, torch.Tensor]
     cells: torch.Tensor
+    weights: torch.Tensor
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row, ready for a batch: `targets` int64 per attribute, [N] for its N images, `cells`."""
+    """One row, ready for a batch: `targets` int64 per attribute, [N] for its N images, `cells`,
+    and how much each label counts, float32 [T]."""
 
     inputs: ModelInputs
     labels: np.ndarray
     targets: dict[str, np.ndarray]
     cells: np.ndarray
+    weights: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +83,7 @@ class BatchStream:
     `position` is the number of samples consumed so far, batch included: a run that saves it and
     later starts there reads on exactly. A row longer than `max_length` tokens loses its last
     turns; image tokens are never cut. `attributes` (name -> values) asks for `Batch.targets`,
-    `boxes` for `Batch.cells`.
+    `boxes` for `Batch.cells`, `hotspots` for `Batch.weights` other than 1.
     Errors of the workers, such as an unreadable image, are raised here.
     """
 
@@ -92,6 +97,7 @@ class BatchStream:
     attributes: AttributeVocabulary | None = None
     boxes: BoxVocabulary | None = None
     jitter: Jitter | None = None
+    hotspots: Hotspots = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[tuple[int, Batch]]:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="batch")
@@ -131,7 +137,9 @@ class BatchStream:
             rng = np.random.default_rng((self.mixture.seed, position))
             pixels = np.stack([self.jitter(image, rng) for image in inputs.pixel_values])
             inputs = ModelInputs(inputs.input_ids, pixels)
-        return Example(inputs, labels, targets, cells)
+        answers = answer_weights(row, self.hotspots)
+        weights = label_weights(labels, answers, self.processor.tokenizer.eos_id)
+        return Example(inputs, labels, targets, cells, weights)
 
 
 def fit(
@@ -178,9 +186,11 @@ def collate(examples: Sequence[Example], pad_id: int, max_length: int | None = N
         width = max(longest, min(width, max_length))
     ids = np.full((len(examples), width), pad_id, dtype=np.int64)
     labels = np.full((len(examples), width), IGNORE, dtype=np.int64)
+    weights = np.ones((len(examples), width), dtype=np.float32)
     for row, example in enumerate(examples):
         ids[row, : len(example.labels)] = example.inputs.input_ids
         labels[row, : len(example.labels)] = example.labels
+        weights[row, : len(example.labels)] = example.weights
     pixels = np.concatenate([example.inputs.pixel_values for example in examples])
     targets = {
         name: torch.from_numpy(np.concatenate([example.targets[name] for example in examples]))
@@ -188,4 +198,4 @@ def collate(examples: Sequence[Example], pad_id: int, max_length: int | None = N
     }
     cells = torch.from_numpy(np.concatenate([example.cells for example in examples]))
     ids_BT, labels_BT, images = (torch.from_numpy(array) for array in (ids, labels, pixels))
-    return Batch(ids_BT, labels_BT, images, targets, cells)
+    return Batch(ids_BT, labels_BT, images, targets, cells, torch.from_numpy(weights))

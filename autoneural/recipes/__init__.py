@@ -2,12 +2,16 @@
 
     recipe("tiny") --with_overrides--> Recipe --run_recipe(data, tokenizer, run)--> Checkpoint
     quantize_checkpoint(checkpoint, data, out) --> quantised Checkpoint
+    qat(checkpoint, data, out, run) --> quantised Checkpoint
+    distil(student, teacher, data, out, run) --> Checkpoint
 
 A recipe says what is made and is stored, resolved, in the checkpoint it made; where the files lie
 and which device computes are arguments of the run.
 """
 
 from autoneural.errors import UserError
+from autoneural.recipes.distilling import distil, relabel_data
+from autoneural.recipes.quantized_training import qat
 from autoneural.recipes.quantizing import calibration_samples, quantize_checkpoint
 from autoneural.recipes.recipe import DataSource, Recipe, with_overrides
 from autoneural.recipes.tiny import shortened, tiny
@@ -17,8 +21,11 @@ __all__ = [
     "DataSource",
     "Recipe",
     "calibration_samples",
+    "distil",
+    "qat",
     "quantize_checkpoint",
     "recipe",
+    "relabel_data",
     "run_recipe",
     "with_overrides",
 ]

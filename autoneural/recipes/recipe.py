@@ -12,6 +12,7 @@ from autoneural.train.curriculum import Stage
 from autoneural.train.sources import Form
 
 _D = TypeVar("_D")
+_OPEN = ("lr", "mixture", "hotspots")  # settings that are dicts: new keys may come in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +95,13 @@ def _set(data: dict[str, Any], path: list[str], text: str, override: str) -> Non
         elif key in target and isinstance(target[key], dict | list):
             # `lr` keys may hold dots themselves: what follows is one key.
             target = target[key]
-            if path[place] in ("lr", "mixture"):
+            if path[place] in _OPEN:
                 path = [*path[: place + 1], ".".join(path[place + 1 :])]
                 break
         else:
             raise UserError(f"--set {override}: no setting {key!r}")
     key = path[-1]
-    opens = path[-2:-1] in (["lr"], ["mixture"])
+    opens = path[-2:-1] in [[name] for name in _OPEN]
     if isinstance(target, list) or (key not in target and not opens):
         raise UserError(f"--set {override}: no setting {key!r}")
     target[key] = _parse(text, target.get(key, 0.0), override)

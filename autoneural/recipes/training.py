@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,30 @@ from autoneural.errors import UserError
 from autoneural.files import refuse_current, write_text
 from autoneural.model.vlm import VLM
 from autoneural.recipes.recipe import DataSource, Recipe
+from autoneural.train.curriculum import Stage
+from autoneural.train.objectives import Objective
 from autoneural.train.sources import Words, derive_source
 from autoneural.train.state import load_position
 from autoneural.train.trainer import Outcome, RunOptions, Trainer
 
 LICENCE = "Apache-2.0"
 WORDS = Words(describe, about_two)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How a run differs from plain training of the weights it starts from.
+
+    `facts` decide the weights beside the recipe, and go into run.json and recipe.json. `prepare`
+    changes the initial model in place, on every call of the run. `objective` is made anew for each
+    stage, from the model that trains. `save` writes a checkpoint in place of `save_checkpoint`,
+    from (folder, trained model, recipe.json).
+    """
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Callable[[VLM], object] | None = None
+    objective: Callable[[Stage], Objective] | None = None
+    save: Callable[[Path, VLM, dict[str, Any]], object] | None = None
 
 
 def run_recipe(
@@ -48,6 +66,7 @@ def run_recipe(
     output: str | Path,
     start: str | Path | None = None,
     options: RunOptions | None = None,
+    method: Method | None = None,
 ) -> Outcome:
     """Train `chosen` and write the checkpoint `output`; call again to resume what was stopped.
 
@@ -55,21 +74,23 @@ def run_recipe(
     metrics and a checkpoint `after-<stage>` per finished stage. `start` is a checkpoint to begin
     from instead of random weights. Raises UserError for anything that does not fit together.
     """
-    run, output = Path(run), Path(output)
+    run, output, method = Path(run), Path(output), method or Method()
     refuse_current(output)
     refuse_foreign(output)
     words = Tokenizer.load(tokenizer)
     sources = open_sources(chosen, data)
     identity = _identity(chosen, sources, Path(data), Path(tokenizer), start)
+    identity |= json.loads(json.dumps(method.facts))
     _check_identity(run, identity)
     licences = _licences(start)
     model = _initial_model(chosen, start)
-    config = model.config
-    if words.vocab_size > config.text.vocab_size:
+    if words.vocab_size > model.config.text.vocab_size:
         raise UserError(
-            f"{tokenizer}: {words.vocab_size} ids, the model has room for {config.text.vocab_size}"
+            f"{tokenizer}: {words.vocab_size} ids, the model has room for "
+            f"{model.config.text.vocab_size}"
         )
-    processor = Processor(words, config.vision.image_size, config.vision.num_tokens, config.resize)
+    if method.prepare is not None:
+        method.prepare(model)
 
     def save(folder: Path) -> None:
         made = {
@@ -77,24 +98,34 @@ def run_recipe(
             **identity,
             "device": f"{trainer.device.type}, {trainer.precision}",
             "licences": licences,
+            "parent_recipe": None if start is None else load_recipe(start),
             "stages": trainer.position.results,
         }
-        save_checkpoint(folder, trainer.model, config, tokenizer, made)
+        if method.save is not None:
+            method.save(folder, trainer.model, made)
+        else:
+            save_checkpoint(folder, trainer.model, trainer.model.config, tokenizer, made)
 
     trainer = Trainer(
         model,
-        processor,
+        processor_for(words, model.config),
         sources,
         chosen.stages,
         run,
         seed=chosen.seed,
         options=options,
+        objective=method.objective,
         on_stage_end=lambda stage: save(run / f"after-{stage}"),
     )
     outcome = trainer.run()
     if outcome.finished:
         save(output)
     return outcome
+
+
+def processor_for(words: Tokenizer, config: ModelConfig) -> Processor:
+    """What turns conversations into the inputs of a model of `config`."""
+    return Processor(words, config.vision.image_size, config.vision.num_tokens, config.resize)
 
 
 def open_sources(chosen: Recipe, folder: str | Path) -> dict[str, Source]:

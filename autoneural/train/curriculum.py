@@ -12,12 +12,15 @@ The last four are the paper's; the first two stand in for pretrained towers wher
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from torch import nn
 
+from autoneural.data.dataset import Source
+from autoneural.data.hotspots import check_hotspots, unused_hotspots
 from autoneural.errors import UserError
 
 PARTS = ("vision_encoder", "projector", "language_model")
@@ -51,6 +54,8 @@ class Stage:
     """Tokens of a sequence at most; the turns after that are left out."""
     jitter: float = 0.0
     """Largest relative change of brightness, contrast and gamma of a picture."""
+    hotspots: dict[str, float] = field(default_factory=dict)
+    """How much more some answers count (`autoneural.data.hotspots`)."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "max_length"):
@@ -64,6 +69,7 @@ class Stage:
         if self.objective not in get_args(Goal):
             known = " or ".join(get_args(Goal))
             raise UserError(f"stage {self.name}: objective: {self.objective!r} is not {known}")
+        check_hotspots(self.hotspots, f"stage {self.name}")
 
 
 def longest_prefix(name: str, prefixes: Iterable[str]) -> str | None:
@@ -104,3 +110,11 @@ def check_mixture(stage: Stage, sources: Mapping[str, object]) -> None:
         if source not in sources:
             known = ", ".join(sources) or "none"
             raise UserError(f"stage {stage.name}: mixture: no source {source!r}; there are {known}")
+
+
+def check_hotspots_met(stage: Stage, sources: Mapping[str, Source]) -> None:
+    """Raise UserError when a hot spot of the stage fits no row that it draws from."""
+    rows = itertools.chain.from_iterable(sources[name].rows for name in stage.mixture)
+    unused = unused_hotspots(stage.hotspots, rows) if stage.hotspots else []
+    if unused:
+        raise UserError(f"stage {stage.name}: hotspots: no answer fits {unused[0]}")

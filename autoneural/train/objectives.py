@@ -61,11 +61,11 @@ class LanguageObjective:
         self._image_token_id = image_token_id
 
     def normaliser(self, batch: Batch) -> Tensor:
-        return token_weights(batch.labels).sum()
+        return answer_weights(batch).sum()
 
     def loss(self, model: VLM, batch: Batch) -> Tensor:
         hidden_BTD = model.hidden_states(batch.input_ids, batch.pixel_values, self._image_token_id)
-        weights_BT = token_weights(batch.labels)
+        weights_BT = answer_weights(batch)
         keep_BT = weights_BT > 0
         logits_KV = model.language_model.lm_head(hidden_BTD[:, :-1][keep_BT])
         return language_loss(logits_KV, batch.labels[:, 1:][keep_BT], weights_BT[keep_BT])
@@ -120,6 +120,11 @@ class VisionObjective:
 
     def figures(self) -> dict[str, Any]:
         return {"accuracy": self._accuracy.read() | self._found.read()}
+
+
+def answer_weights(batch: Batch) -> Tensor:
+    """Weight [B, T-1] of the prediction made at each position, hot spots included."""
+    return token_weights(batch.labels) * batch.weights[:, 1:]
 
 
 def _targets(batch: Batch) -> Tensor:

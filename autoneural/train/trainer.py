@@ -32,6 +32,7 @@ from autoneural.errors import UserError
 from autoneural.model.vlm import VLM
 from autoneural.train.curriculum import (
     Stage,
+    check_hotspots_met,
     check_mixture,
     describe_trainable,
     select_trainable,
@@ -126,6 +127,7 @@ class Trainer:
         # All stages now: a mistake in the last one should not wait for hours.
         for index, stage in enumerate(self.stages):
             check_mixture(stage, sources)
+            check_hotspots_met(stage, sources)
             self._mixture(stage, index)
             for name in select_trainable(model, stage):
                 stage_lr(stage, name)
@@ -243,6 +245,7 @@ class Trainer:
             attributes=objective.attributes,
             boxes=objective.boxes,
             jitter=jitter if stage.jitter else None,
+            hotspots=stage.hotspots,
         )
 
     def _draw_seed(self, step: int) -> int:
@@ -357,6 +360,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         move(batch.pixel_values),
         {name: move(tensor) for name, tensor in batch.targets.items()},
         move(batch.cells),
+        move(batch.weights),
     )
 
 

@@ -17,7 +17,10 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 220)}
 
 @pytest.fixture(scope="session")
 def rows_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rows")
+    return write_rows(tmp_path_factory.mktemp("rows"))
+
+
+def write_rows(folder: Path) -> Path:
     lines: list[str] = []
     for number in range(12):
         colour = list(COLOURS)[number % 3]
