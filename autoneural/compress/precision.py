@@ -83,7 +83,7 @@ class Precision:
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "precision") -> Precision:
-        """Inverse of `to_dict`. UserError naming `where` and the key that is not as it should be."""
+        """Inverse of `to_dict`. UserError naming `where` and the key that is not right."""
         fields = parse_fields(data, where)
         for key in ("weights", "activations"):
             if key in fields:

@@ -286,7 +286,7 @@ def _mask_value(target: str, source: _Source) -> float:
 
 
 def _precision(target: str, source: _Source) -> dict[str, str]:
-    """Bits of most weights, of activations, of a narrower cache: {"language": "w4a16kv8", ...}."""
+    """Bits of most weights, of activations, of a narrower cache: "w4a16kv8", "kv8/16" if mixed."""
     if target == "float" or source.quantization is None:
         return dict.fromkeys(("vision", "language", "head"), "w32a32")
     activation = 16 if target == "qdq" else 32
@@ -302,15 +302,15 @@ def _precision(target: str, source: _Source) -> dict[str, str]:
             if name.startswith(prefix):
                 sizes[weight.bits] = sizes.get(weight.bits, 0) + weight.values.size
         found[part] = f"w{max(sizes, key=lambda bits: sizes[bits])}a{activation}"
-    if target == "qdq" and _cache_bits(source.quantization) == 8:
-        found["language"] += "kv8"
+    if target == "qdq" and 8 in (widths := _cache_bits(source.quantization)):
+        found["language"] += f"kv{'/'.join(map(str, sorted(widths)))}"
     return found
 
 
-def _cache_bits(quantization: Quantization) -> int | None:
-    """Bits of keys and values; None where the model has no attention."""
-    caches = (path for path in quantization.activations if path.endswith(".self_attn.keys"))
-    return next((quantization.activations[path].bits for path in caches), None)
+def _cache_bits(quantization: Quantization) -> set[int]:
+    """The widths of keys and values; none where the model has no attention."""
+    ends = (".self_attn.keys", ".self_attn.values")
+    return {e.bits for path, e in quantization.activations.items() if path.endswith(ends)}
 
 
 def _manifest(source: _Source, options: ExportOptions) -> dict[str, Any]:
