@@ -179,6 +179,11 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
         "--targets", nargs="+", choices=("cpu", "qdq", "float"), default=["cpu", "qdq"]
     )
     add.add_argument("--context", type=positive, default=1024, help="tokens (default 1024)")
+    add.add_argument(
+        "--dynamic",
+        action="store_true",
+        help="target cpu: linears in int8, activations ranged at run time",
+    )
 
 
 def _add_infer(verbs: argparse._SubParsersAction) -> None:

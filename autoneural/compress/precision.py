@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +175,13 @@ def tie_groups(ties: Iterable[tuple[str, ...]], paths: Iterable[str]) -> list[li
 
 def _match(pattern: str, path: str) -> str | None:
     """What `{layer}` stands for when `path` fits, '' for a pattern without it, else None."""
-    regex = re.escape(pattern).replace(r"\{layer\}", r"([^.]+)")
-    found = re.fullmatch(regex, path)
+    found = _regex(pattern).fullmatch(path)
     return None if found is None else "".join(found.groups())
+
+
+@cache
+def _regex(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\{layer\}", r"([^.]+)"))
 
 
 _DECODER = "language_model.model"

@@ -138,41 +138,63 @@ def search_precision(
     Raises UserError where the budget cannot be met, naming what is nearest.
     """
     bench = Workbench(model, samples, base, context, progress)
+    return search(bench, budget, chip=chip, progress=progress)
+
+
+def search(
+    bench: Workbench,
+    budget: Budget,
+    *,
+    chip: Chip | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> Found:
+    """`search_precision` on a bench, which measures the sensitivity of a group once only."""
+    bench.reset()
     start = Point(bytes=bench.bytes, cost=bench.measure())
-    if not budget.allows(start.cost):
-        raise UserError(
-            f"budget: {base.name} alone is at {start.cost.nats:.4g} nats, "
-            f"{start.cost.sqnr_db:.1f} dB; give a wider base or a larger budget"
-        )
     wide = [group for group in bench.groups if group.saved > 0 and bench.may(group, (), chip)]
-    smallest = start.bytes - sum(group.saved for group in wide)
-    if budget.bytes is not None and budget.bytes < smallest:
-        where = "" if chip is None else f" that {chip.name} takes"
-        raise UserError(f"budget: {budget.bytes} bytes; the least{where} is {smallest}")
+    _require_possible(budget, start, wide, chip)
     ranked = sorted(
         sensitivities(bench, wide, progress),
         key=lambda s: (s.cost.nats - start.cost.nats) / s.group.saved,
     )
-    front, lowered = [start], []
+    front = [start]
     for done, group in enumerate((s.group for s in ranked), start=1):
         if budget.met(front[-1].bytes):
             break
-        if bench.may(group, lowered, chip):
+        if bench.may(group, _lowered(front), chip):
             bench.set(group, group.other)
             point = Point(bytes=bench.bytes, cost=bench.measure(), lowered=group)
             if budget.allows(point.cost):
                 front.append(point)
-                lowered.append(group)
             else:
                 bench.set(group, group.bits)
         progress("search", done, len(ranked))
     if budget.bytes is not None and not budget.met(front[-1].bytes):
         raise UserError(f"budget: {budget.bytes} bytes; only {front[-1].bytes} could be reached")
+    widths = {group: group.other for group in _lowered(front)}
     return Found(
-        precision=with_widths(base, {g: g.other for g in lowered}, f"{base.name}-mixed"),
+        precision=with_widths(bench.base, widths, f"{bench.base.name}-mixed"),
         sensitivities=tuple(ranked),
         front=tuple(front),
     )
+
+
+def _lowered(front: Iterable[Point]) -> list[Group]:
+    return [point.lowered for point in front if point.lowered is not None]
+
+
+def _require_possible(
+    budget: Budget, start: Point, wide: Iterable[Group], chip: Chip | None
+) -> None:
+    if not budget.allows(start.cost):
+        raise UserError(
+            f"budget: the base precision alone is at {start.cost.nats:.4g} nats, "
+            f"{start.cost.sqnr_db:.1f} dB; give a wider base or a larger budget"
+        )
+    least = start.bytes - sum(group.saved for group in wide)
+    if budget.bytes is not None and budget.bytes < least:
+        where = "" if chip is None else f" that {chip.name} takes"
+        raise UserError(f"budget: {budget.bytes} bytes; the least{where} is {least}")
 
 
 def sensitivities(
@@ -184,9 +206,7 @@ def sensitivities(
     asked = list(bench.groups if groups is None else groups)
     found = []
     for done, group in enumerate(asked, start=1):
-        bench.set(group, group.other)
-        found.append(Sensitivity(group=group, cost=bench.measure()))
-        bench.set(group, group.bits)
+        found.append(bench.sensitivity(group))
         progress("sensitivity", done, len(asked))
     return found
 
@@ -208,7 +228,7 @@ class Workbench:
     ) -> None:
         if not samples:
             raise UserError("calibration: no samples; give training rows with images and text")
-        self._samples, self._base = samples, base
+        self.base, self._samples = base, samples
         self._expected = [answer_logits(model, sample) for sample in samples]
         plain = quantize(copy.deepcopy(model), base)
         self._operators = Operators(plain, samples)
@@ -220,6 +240,7 @@ class Workbench:
         self._weights = self._rounded(model)
         self._states = self._narrow_states()
         self._bits = narrow
+        self._known: dict[Group, Sensitivity] = {}
         for group in self.groups:
             self._apply(group, group.bits)
 
@@ -229,14 +250,27 @@ class Workbench:
             return True
         before = {other: other.other for other in lowered}
         after = {**before, group: group.other}
-        return self._operators.takes(
-            chip, self._base, with_widths(self._base, after, self._base.name)
-        )
+        return self._operators.takes(chip, self.base, with_widths(self.base, after, self.base.name))
 
     def set(self, group: Group, bits: int) -> None:
         """Give one group another width."""
-        self.bytes += group.count * (bits - self._bits[group]) // 8
-        self._apply(group, bits)
+        if bits != self._bits[group]:
+            self.bytes += group.count * (bits - self._bits[group]) // 8
+            self._apply(group, bits)
+
+    def reset(self) -> None:
+        """Give every group the width of `base`."""
+        for group in self.groups:
+            self.set(group, group.bits)
+
+    def sensitivity(self, group: Group) -> Sensitivity:
+        """What it does when `group` alone gets its other width; measured once."""
+        if group not in self._known:
+            self.reset()
+            self.set(group, group.other)
+            self._known[group] = Sensitivity(group=group, cost=self.measure())
+            self.set(group, group.bits)
+        return self._known[group]
 
     def measure(self) -> Divergence:
         """How far the answers are from the float model's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,27 +10,31 @@ from dataclasses import replace
 import pytest
 import torch
 
+from autoneural.checkpoint import Checkpoint
+from autoneural.compress import operators
 from autoneural.compress.divergence import answer_logits, divergence
 from autoneural.compress.fake_quant import output_quantizers, quantize
 from autoneural.compress.groups import Group, find_groups, model_bytes, with_widths
 from autoneural.compress.operators import Operators
 from autoneural.compress.precision import PRECISIONS, bits_for
-from autoneural.compress.quantize import Sample, calibrate
+from autoneural.compress.quantize import Sample, calibrate, frozen_tensors
 from autoneural.compress.search import (
     Budget,
     Found,
     Workbench,
+    search,
     search_precision,
     sensitivities,
 )
+from autoneural.config import ModelConfig
 from autoneural.errors import UserError
 from autoneural.export.graphs import GraphKey, build_graph
 from autoneural.export.onnx import export_graph
-from autoneural.export.qdq import quantize_graph
+from autoneural.export.qdq import load_quantization, quantize_graph
 from autoneural.model.vlm import VLM
 from autoneural.npu.uses import read_uses
 from autoneural.target.chips import find_chip
-from tests.export.conftest import collect
+from autoneural.target.legality import Verdict
 
 CONTEXT = 64
 W8A16 = PRECISIONS["w8a16"]
@@ -37,9 +42,28 @@ SA8295P = find_chip("SA8295P")
 LAYERS = "language_model.model.layers"
 
 
+@pytest.fixture(scope="module")
+def vlm(config: ModelConfig) -> VLM:
+    torch.manual_seed(0)
+    return VLM(config).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def one_bench(vlm: VLM, make_sample: Callable[..., Sample]) -> Workbench:
+    return Workbench(vlm, [make_sample(0)], W8A16, CONTEXT)
+
+
 @pytest.fixture
-def bench(model: VLM, samples: list[Sample]) -> Workbench:
-    return Workbench(model, samples[:2], W8A16, CONTEXT)
+def bench(one_bench: Workbench) -> Workbench:
+    """As it was at the start; sensitivities that a test has measured stay known."""
+    one_bench.reset()
+    return one_bench
+
+
+@pytest.fixture(scope="module")
+def whole(one_bench: Workbench) -> Found:
+    """All the way down."""
+    return search(one_bench, Budget(nats=1e9))
 
 
 def group(bench: Workbench, path: str) -> Group:
@@ -77,30 +101,32 @@ def test_bytes_are_those_of_what_is_stored(bench: Workbench, model: VLM) -> None
     assert bench.bytes == before - head.saved
 
 
-def test_the_words_are_those_of_the_exported_graphs(
-    model: VLM, samples: list[Sample], make_sample: Callable[..., Sample]
-) -> None:
+def test_the_words_are_those_of_the_exported_graphs(model: VLM, samples: list[Sample]) -> None:
     """In two precisions, so that every operator of a group was in either width."""
     config = model.config
     plain = VLM(config).eval()
     plain.load_state_dict(model.state_dict())
+    for name, parameter in plain.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)  # the exporter drops zeros
     keys = [
         GraphKey(role="vision", image_size=config.vision.image_size),
         GraphKey(role="prefill", width=8, context=16),
         GraphKey(role="head", width=1),
     ]
     start = quantize(VLM(config).eval(), W8A16)
-    operators = Operators(start, samples)
-    groups = [g for g in find_groups(start, W8A16, operators, CONTEXT) if g.kind == "state"]
+    known = Operators(start, samples)
+    groups = [g for g in find_groups(start, W8A16, known, CONTEXT) if g.kind == "state"]
     for precision in (PRECISIONS["w4a16"], with_widths(W8A16, {g: 8 for g in groups}, "narrow")):
-        said = {use for use in operators.uses(precision) if "window" not in use.layer}
+        said = known.uses(precision)
         rounded = VLM(config).eval()
         rounded.load_state_dict(plain.state_dict())
-        quantization = collect(rounded, calibrate(rounded, samples, precision, nearest=True))
+        encodings = calibrate(rounded, samples, precision, nearest=True)
+        frozen = Checkpoint(config, frozen_tensors(rounded), {}, encodings)
         read = set()
         for key in keys:
             graph = export_graph(build_graph(plain, key))
-            quantize_graph(graph, quantization)
+            quantize_graph(graph, load_quantization(frozen))
             read |= set(read_uses(graph))
         assert {use for use in said - read if use.op != "Convert"} == set()
         converted = {(use.op, use.precision, use.rank) for use in said - read}
@@ -114,16 +140,13 @@ def test_only_what_the_table_knows_is_lowered(bench: Workbench) -> None:
 
 
 def test_a_table_that_refuses_4_bits_leaves_8(
-    model: VLM, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+    bench: Workbench, model: VLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from autoneural.compress import operators
-    from autoneural.target.legality import Verdict
-
     def refuse(chip: object, op: str, precision: str, **form: object) -> Verdict:
         return Verdict(accepted=not (op == "Conv" and precision.startswith("w4")))
 
     monkeypatch.setattr(operators, "legal", refuse)
-    found = search_precision(model, samples[:1], Budget(nats=1e9), chip=SA8295P, context=CONTEXT)
+    found = search(bench, Budget(nats=1e9), chip=SA8295P)
     convolutions = [p for p, m in model.named_modules() if isinstance(m, torch.nn.Conv2d)]
     assert {bits_for(found.precision.weights, path) for path in convolutions} == {8}
     assert bits_for(found.precision.weights, f"{LAYERS}.0.feed_forward.w2") == 4
@@ -138,8 +161,8 @@ def test_sensitivity_grows_when_bits_go(bench: Workbench) -> None:
     assert bench.measure() == start
 
 
-def test_raising_is_measured_too(model: VLM, samples: list[Sample]) -> None:
-    bench = Workbench(model, samples[:2], PRECISIONS["w4a16"], CONTEXT)
+def test_raising_is_measured_too(vlm: VLM, make_sample: Callable[..., Sample]) -> None:
+    bench = Workbench(vlm, [make_sample(0)], PRECISIONS["w4a16"], CONTEXT)
     start = bench.measure()
     projection = group(bench, f"{LAYERS}.0.feed_forward.w1")
     assert (projection.bits, projection.other) == (4, 8)
@@ -148,24 +171,23 @@ def test_raising_is_measured_too(model: VLM, samples: list[Sample]) -> None:
     assert cost.sqnr_db > start.sqnr_db
 
 
-def test_a_budget_of_bytes_is_met_with_as_little_harm(model: VLM, samples: list[Sample]) -> None:
-    whole = search_precision(model, samples[:2], Budget(nats=1e9), context=CONTEXT)
+def test_a_budget_of_bytes_is_met_with_less_harm(
+    bench: Workbench, whole: Found, model: VLM
+) -> None:
     sizes = [point.bytes for point in whole.front]
     assert sizes == sorted(sizes, reverse=True)
     middle = (sizes[0] + sizes[-1]) // 2
-    found = search_precision(model, samples[:2], Budget(bytes=middle), context=CONTEXT)
+    found = search(bench, Budget(bytes=middle))
     assert found.front[-1].bytes <= middle < found.front[-2].bytes
     assert found.front[-1].cost.nats < whole.front[-1].cost.nats
-    quantized = quantize(model, found.precision)
-    assert model_bytes(quantized, found.precision, CONTEXT) == found.front[-1].bytes
+    assert model_bytes(quantize(model, found.precision), found.precision, CONTEXT) == bench.bytes
 
 
 @pytest.mark.parametrize("name", ["nats", "sqnr_db"])
-def test_a_budget_of_harm_is_kept(name: str, model: VLM, samples: list[Sample]) -> None:
-    whole = search_precision(model, samples[:2], Budget(nats=1e9), context=CONTEXT)
+def test_a_budget_of_harm_is_kept(name: str, bench: Workbench, whole: Found) -> None:
     start, end = (getattr(p.cost, name) for p in (whole.front[0], whole.front[-1]))
     limit = (start + end) / 2
-    found = search_precision(model, samples[:2], Budget(**{name: limit}), context=CONTEXT)
+    found = search(bench, Budget(**{name: limit}))
     assert 1 < len(found.front) < len(whole.front)
     for point in found.front:
         value = getattr(point.cost, name)
@@ -174,30 +196,34 @@ def test_a_budget_of_harm_is_kept(name: str, model: VLM, samples: list[Sample]) 
 
 def test_the_model_is_left_as_it_was(model: VLM, samples: list[Sample]) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = search_precision(model, samples[:1], Budget(nats=1e9), context=CONTEXT)
-    assert isinstance(found, Found)
+    stages = []
+    found = search_precision(
+        model, samples[:1], Budget(nats=1e9), context=CONTEXT, progress=lambda *s: stages.append(s)
+    )
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not list(output_quantizers(model))
-    rows = found.to_dict()
-    assert len(rows["front"]) == len(rows["sensitivities"]) + 1
+    rows, count = found.to_dict(), len(found.sensitivities)
+    assert len(rows["front"]) == count + 1
     assert rows["front"][0]["lowered"] is None
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+    assert {("inputs", 1, 1), ("sensitivity", count, count), ("search", count, count)} <= set(
+        stages
+    )
 
 
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        ({"bytes": 10}, r"10 bytes; the least is \d+"),
-        ({"nats": 0.0}, "w8a16 alone is at"),
+        ({"bytes": 10}, r"10 bytes; the least that SA8295P takes is \d+"),
+        ({"nats": 0.0}, "the base precision alone is at"),
         ({"sqnr_db": 500.0}, "give a wider base or a larger budget"),
         ({}, "nothing given; give one of"),
         ({"bytes": 1, "nats": 1.0}, "bytes, nats given"),
     ],
 )
-def test_budgets_that_cannot_be_met(
-    budget: dict, message: str, model: VLM, samples: list[Sample]
-) -> None:
+def test_budgets_that_cannot_be_met(budget: dict, message: str, bench: Workbench) -> None:
     with pytest.raises(UserError, match=message):
-        search_precision(model, samples[:1], Budget(**budget), context=CONTEXT)
+        search(bench, Budget(**budget), chip=SA8295P)
 
 
 def test_no_samples_and_no_answers_are_refused(model: VLM, samples: list[Sample]) -> None:
