@@ -164,7 +164,7 @@ def _add_compress(verbs: argparse._SubParsersAction) -> None:
     add = command(verbs, "compress", commands.compress, "quantise a checkpoint")
     add.add_argument("checkpoint", metavar="CHECKPOINT")
     add.add_argument("--recipe", choices=("ptq",), default="ptq", help="after training (default)")
-    add.add_argument("--precision", default="w4a16", metavar="NAME", help="default w4a16")
+    add.add_argument("--precision", default="w4a16", metavar="NAME|FILE", help="default w4a16")
     add.add_argument("--data", type=Path, required=True, metavar="DIR", help="calibration rows")
     add.add_argument("--samples", type=positive, default=128, help="how many rows (default 128)")
     add.add_argument("--chip", metavar="NAME", help="report what this chip makes of it as well")
@@ -179,6 +179,11 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
         "--targets", nargs="+", choices=("cpu", "qdq", "float"), default=["cpu", "qdq"]
     )
     add.add_argument("--context", type=positive, default=1024, help="tokens (default 1024)")
+    add.add_argument(
+        "--dynamic",
+        action="store_true",
+        help="target cpu: linears in int8, activations ranged at run time",
+    )
 
 
 def _add_infer(verbs: argparse._SubParsersAction) -> None:

@@ -134,6 +134,23 @@ def add_bench(verbs: argparse._SubParsersAction) -> None:
         "--chip", action="append", metavar="NAME", help="repeatable (default SA8295P and SA8775P)"
     )
     add.add_argument("--json", action="store_true", help="print the figures as JSON")
+    add_bench_perplexity(kinds)
+
+
+def add_bench_perplexity(kinds: argparse._SubParsersAction) -> None:
+    text = "how surprised checkpoints are by held-out answers, and what compressing them cost"
+    add = command(kinds, "perplexity", commands_npu.bench_perplexity, text)
+    add.add_argument(
+        "checkpoints",
+        nargs="+",
+        metavar="CHECKPOINT",
+        help="the first is what others are compared to",
+    )
+    add.add_argument("--n", type=positive, default=200, metavar="ROWS", help="in all (200)")
+    add.add_argument("--tasks", nargs="+", metavar="TASK", help="default: as the first was trained")
+    add.add_argument("--seed", type=natural, default=0, help="which rows (default 0)")
+    add.add_argument("--split", choices=("val", "test"), default="test", help="default test")
+    add.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
 def add_doctor(verbs: argparse._SubParsersAction) -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,9 @@ def export(args: argparse.Namespace) -> None:
     """Checkpoint to bundle."""
     from autoneural.export.bundle import ExportOptions, build_bundle
 
-    options = ExportOptions.within(args.context)
+    if args.dynamic and "cpu" not in args.targets:
+        raise UserError("--dynamic is of target cpu: NPUs take ranges that are known beforehand")
+    options = replace(ExportOptions.within(args.context), dynamic=args.dynamic)
     build_bundle(args.checkpoint, args.output, args.targets, options)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -82,6 +83,27 @@ def bench_numerics(args: argparse.Namespace) -> None:
         print(json.dumps(report))
     else:
         print_numerics(report, Console())
+
+
+def bench_perplexity(args: argparse.Namespace) -> None:
+    """Perplexity of checkpoints on the same held-out conversations."""
+    from rich.console import Console
+
+    from autoneural.bench.held_out import held_out_rows, trained_tasks
+    from autoneural.bench.perplexity import measure_perplexity, print_perplexity
+    from autoneural.checkpoint import load_recipe
+
+    tasks = args.tasks or trained_tasks(load_recipe(args.checkpoints[0]))
+    with _progress_bar() as progress:
+        total = len(args.checkpoints) * args.n
+        rows = held_out_rows(
+            tasks, args.n, args.seed, args.split, _counter(progress, "rows", args.n)
+        )
+        report = measure_perplexity(args.checkpoints, rows, _counter(progress, "perplexity", total))
+    if args.json:
+        print(json.dumps(report))
+    else:
+        print_perplexity(report, Console())
 
 
 def chips(args: argparse.Namespace) -> None:
@@ -259,6 +281,14 @@ def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield lambda what, done, total: bars.update(
             task, description=what, completed=done, total=total
         )
+
+
+def _counter(
+    progress: Callable[[str, int, int], None], what: str, total: int
+) -> Callable[[], None]:
+    """What to call after each of `total` steps."""
+    done = count(1)
+    return lambda: progress(what, next(done), total)
 
 
 def simulate(args: argparse.Namespace) -> None:

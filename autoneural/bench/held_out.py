@@ -19,6 +19,7 @@ from autoneural.data.cockpit import (
     eval_pairs,
     eval_rows,
     render,
+    rows,
 )
 from autoneural.data.cockpit.export import JPEG_QUALITY
 
@@ -66,6 +67,24 @@ def held_out(
         ]
         for name, rows in drawn.items()
     }
+
+
+def held_out_rows(
+    tasks: Sequence[str] | None,
+    n: int,
+    seed: int = 0,
+    split: Split = "test",
+    on_picture: Callable[[], None] = lambda: None,
+) -> list[Row]:
+    """`n` whole conversations of a split, the tasks in turn (None: all), pictures as JPEG.
+
+    What `data cockpit --split test` writes, so longer than the questions of `held_out`.
+    `on_picture` is called after each row. Raises UserError as `check_tasks` does.
+    """
+    names = check_tasks(tasks)
+    drawn = {name: rows(name, split, 0, n, seed) for name in names}
+    turns = [next(drawn[names[index % len(names)]]) for index in range(n)]
+    return [_with_pictures(row, scenes, on_picture) for row, scenes in turns]
 
 
 def _with_pictures(row: Row, scenes: Sequence[Scene], on_picture: Callable[[], None]) -> Row:

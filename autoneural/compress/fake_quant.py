@@ -27,7 +27,8 @@ from autoneural.compress.precision import (
     MaskPaths,
     Precision,
     bits_for,
-    tie_groups,
+    check_paths,
+    shared_ranges,
 )
 from autoneural.compress.rounding import Rounding, round_compensated, round_nearest
 from autoneural.errors import UserError
@@ -155,20 +156,17 @@ def fake_quantize(x: Tensor, encoding: Encoding, scale: Tensor) -> Tensor:
 def quantize(model: ModelT, precision: Precision) -> ModelT:
     """Attach quantisers to `model`, in place; nothing is rounded yet.
 
-    Raises UserError when a layer is of a kind that has no integer form here, or when the model is
-    quantised already.
+    Raises UserError when a layer has no integer form here, when the model is quantised already, or
+    when `precision` does not fit it.
     """
     ranges = check_layers(model)
+    check_paths(precision, ranges)
     outputs = {p: b for p in ranges if (b := bits_for(precision.activations, p)) is not None}
     quantizers = {
-        path: OutputQuantizer(
-            bits,
-            precision.observer,
-            symmetric=any(fnmatchcase(path, pattern) for pattern in precision.symmetric),
-        )
+        path: OutputQuantizer(bits, precision.observer, symmetric=precision.is_symmetric(path))
         for path, bits in outputs.items()
     }
-    for group in tie_groups(precision.ties, quantizers):
+    for group in shared_ranges(precision, outputs):
         quantizers.update(dict.fromkeys(group, quantizers[group[0]]))
     for path, quantizer in quantizers.items():
         attach_output(model.get_submodule(path), quantizer)
@@ -316,7 +314,7 @@ def freeze(model: nn.Module, precision: Precision) -> dict[str, Any]:
 
     Raises UserError naming the first module that no calibration data reached.
     """
-    encodings = {path: _encoding_of(path, q) for path, q in output_quantizers(model)}
+    encodings = {path: observed_encoding(path, q) for path, q in output_quantizers(model)}
     round_weights(model)
     mask_value = None
     if precision.mask is not None:
@@ -332,7 +330,8 @@ def freeze(model: nn.Module, precision: Precision) -> dict[str, Any]:
     return result if mask_value is None else {**result, "mask_value": mask_value}
 
 
-def _encoding_of(path: str, quantizer: OutputQuantizer) -> Encoding:
+def observed_encoding(path: str, quantizer: OutputQuantizer) -> Encoding:
+    """That of the range seen, or of the fixed one. UserError naming `path` where none was seen."""
     if quantizer.encoding is not None:
         return quantizer.encoding
     bounds = quantizer.observer.range()

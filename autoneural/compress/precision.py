@@ -5,18 +5,27 @@ list of path patterns whose outputs share one encoding, so integers pass between
 `{layer}` in a pattern matches one path component and makes one tie per value. A layer that is a
 product of two (`<path>.down`, `<path>.up`) is meant by the path it always had: both have its bits,
 and its output is what `up` returns.
+
+As a file (`save_precision`, `load_precision`) it is JSON to be edited: what a file names must be
+there, in widths that exist, and equal where ranges are shared.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from autoneural.compress.observer import ObserverName
+from autoneural.compress.precision_fields import parse_fields
+from autoneural.errors import UserError
+from autoneural.files import expand, write_text
 
 VECTOR_BITS = 16  # norm weights and layer scales: a few values, multiplied element by element
 
@@ -51,7 +60,10 @@ class MaskPaths:
 class Precision:
     """A whole recipe. Weight rules are for matrices and filters; vectors are always 16 bits.
 
-    `symmetric`: patterns of outputs whose zero point is the middle, whatever their range.
+    `symmetric`: patterns of outputs whose zero point is the middle, whatever their range; where
+    outputs share a range, that of the first module decides. `entries`: ties of a state with what
+    is written into it, which hold where both have one width; a narrower state is converted once,
+    where it is written.
     """
 
     name: str
@@ -60,12 +72,57 @@ class Precision:
     fixed: tuple[FixedRange, ...] = ()
     symmetric: tuple[str, ...] = ()
     ties: tuple[tuple[str, ...], ...] = ()
+    entries: tuple[tuple[str, ...], ...] = ()
     mask: MaskPaths | None = None
     observer: ObserverName = "minmax"
 
+    def is_symmetric(self, path: str) -> bool:
+        """Whether the zero point of the output at `path` is the middle of its range."""
+        return any(fnmatchcase(path, pattern) for pattern in self.symmetric)
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready dict, for recipe.json."""
-        return asdict(self)
+        """Plain JSON-ready dict, for recipe.json and precision.json."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "precision") -> Precision:
+        """Inverse of `to_dict`. UserError naming `where` and the key that is not right."""
+        fields = parse_fields(data, where)
+        for key in ("weights", "activations"):
+            if key in fields:
+                fields[key] = tuple(Rule(**rule) for rule in fields[key])
+        if "fixed" in fields:
+            fields["fixed"] = tuple(FixedRange(**fixed) for fixed in fields["fixed"])
+        if fields.get("mask") is not None:
+            fields["mask"] = MaskPaths(**fields["mask"])
+        return cls(**fields)
+
+
+def save_precision(path: str | Path, precision: Precision) -> None:
+    """Write a file that `load_precision` and `autoneural compress --precision` read."""
+    write_text(expand(path), json.dumps(precision.to_dict(), indent=1) + "\n")
+
+
+def load_precision(path: str | Path) -> Precision:
+    """Inverse of `save_precision`. UserError, one line, naming the file and the key at fault."""
+    try:
+        data = json.loads(expand(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+    return Precision.from_dict(data, str(path))
+
+
+def find_precision(name: str | Path) -> Precision:
+    """One of `PRECISIONS` by name, else that of a file. UserError where it is neither."""
+    if str(name) in PRECISIONS:
+        return PRECISIONS[str(name)]
+    if not expand(name).is_file():
+        raise UserError(
+            f"precision {str(name)!r}: expected one of {', '.join(PRECISIONS)}, or a file"
+        )
+    return load_precision(name)
 
 
 def bits_for(rules: Iterable[Rule], path: str) -> int | None:
@@ -76,6 +133,37 @@ def bits_for(rules: Iterable[Rule], path: str) -> int | None:
     names = {path, path.removesuffix(".down").removesuffix(".up")}
     matching = (r.bits for r in rules if any(fnmatchcase(name, r.pattern) for name in names))
     return next(matching, None)
+
+
+def check_paths(precision: Precision, paths: Iterable[str]) -> None:
+    """UserError naming the first rule that spells out a module which is not among `paths`."""
+    known = set(paths)
+    for key in ("weights", "activations"):
+        for rule in getattr(precision, key):
+            if not set(rule.pattern) & set("*?[") and rule.pattern not in known:
+                raise UserError(
+                    f"precision {precision.name}: {key}: no module {rule.pattern} has a range"
+                )
+
+
+def shared_ranges(precision: Precision, bits: Mapping[str, int]) -> list[list[str]]:
+    """Groups of the paths in `bits` that share an encoding; a later group extends earlier ones.
+
+    Raises UserError naming two modules that share one range and have different widths.
+    """
+    groups = tie_groups(precision.ties, bits)
+    for group in groups:
+        for path in group:
+            if bits[path] != bits[group[0]]:
+                raise UserError(
+                    f"precision {precision.name}: activations: {group[0]} has {bits[group[0]]} "
+                    f"bits and {path} {bits[path]}, but they share one range; give both the same"
+                )
+    for group in tie_groups(precision.entries, bits):
+        for width in dict.fromkeys(bits[path] for path in group):
+            alike = [path for path in group if bits[path] == width]
+            groups += [alike] if len(alike) > 1 else []
+    return groups
 
 
 def tie_groups(ties: Iterable[tuple[str, ...]], paths: Iterable[str]) -> list[list[str]]:
@@ -95,31 +183,38 @@ def tie_groups(ties: Iterable[tuple[str, ...]], paths: Iterable[str]) -> list[li
 
 def _match(pattern: str, path: str) -> str | None:
     """What `{layer}` stands for when `path` fits, '' for a pattern without it, else None."""
-    regex = re.escape(pattern).replace(r"\{layer\}", r"([^.]+)")
-    found = re.fullmatch(regex, path)
+    found = _regex(pattern).fullmatch(path)
     return None if found is None else "".join(found.groups())
+
+
+@cache
+def _regex(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\{layer\}", r"([^.]+)"))
 
 
 _DECODER = "language_model.model"
 _LAYER = f"{_DECODER}.layers.{{layer}}"
 _ATTENTION = f"{_LAYER}.self_attn"
+_CACHE_TIES = tuple(
+    (f"{_ATTENTION}.{name}_rows", f"{_ATTENTION}.{name}s") for name in ("key", "value")
+)
 _VLM_TIES = (
     (
         "projector.linear_2",
         "language_model.model.embed_tokens",
         "language_model.model.inputs_embeds",
     ),
-    (f"{_LAYER}.conv.gate_in", f"{_LAYER}.conv.window"),
     # A mean stays inside the range of what it averages; at 256 px the pool is not even there.
     ("vision_encoder.msfa.ffn.pw_proj.bn", "vision_encoder.msfa.pool"),
+    *_CACHE_TIES,
 )
-_CACHE_TIES = tuple(
-    (f"{_ATTENTION}.{name}_rows", f"{_ATTENTION}.{name}s") for name in ("key", "value")
-)
-# In a cache of 16 bits also what computes the rows: then nothing is rounded on the way in.
-_CACHE16_TIES = tuple(
-    (f"{_ATTENTION}.{source}", *tie)
-    for source, tie in zip(("k_rotary.add", "v_proj"), _CACHE_TIES, strict=True)
+# A state as wide as what computes its rows has that encoding: nothing is rounded on the way in.
+_VLM_ENTRIES = (
+    (f"{_LAYER}.conv.gate_in", f"{_LAYER}.conv.window"),
+    *(
+        (f"{_ATTENTION}.{source}", *tie)
+        for source, tie in zip(("k_rotary.add", "v_proj"), _CACHE_TIES, strict=True)
+    ),
 )
 _VLM_FIXED = (
     FixedRange("vision_encoder.pixels", 1.0),
@@ -138,6 +233,9 @@ _VLM_MASK = MaskPaths(
 # product is read as it was written.
 _ACTIVATIONS = (Rule("*.position_embedding", None), Rule("*.second", None), Rule("*", 16))
 _SECOND_OPERANDS = "vision_encoder.*.second"
+# In 8 bits symmetric: the engine multiplies by signed integers (target/htp_product.py), and as int8
+# of zero point 0, which other tools use, a cache is the same integers less 128. In 16 bits it has
+# the encoding of what computes its rows.
 _CACHE = tuple(
     f"{_DECODER}.layers.*.self_attn.{name}" for name in ("key_rows", "keys", "value_rows", "values")
 )
@@ -148,13 +246,13 @@ _W4A16 = Precision(
     weights=(*_CONVOLUTIONS, Rule(f"{_DECODER}.layers.*", 4), Rule("*", 8)),
     activations=_ACTIVATIONS,
     fixed=_VLM_FIXED,
-    ties=(*_VLM_TIES, *_CACHE16_TIES),
+    symmetric=(*_CACHE, _SECOND_OPERANDS),
+    ties=_VLM_TIES,
+    entries=_VLM_ENTRIES,
     mask=_VLM_MASK,
 )
 # Rows are computed in 16 bits and converted once, where they enter the cache of 8; keys and values
-# of the vision encoder where a product reads them, as chips do unasked. Symmetric: the engine
-# multiplies by signed integers (target/htp_product.py), and as int8 of zero point 0, which other
-# tools use, a cache is the same integers less 128.
+# of the vision encoder where a product reads them, as chips do unasked.
 _W4A16KV8 = replace(
     _W4A16,
     name="w4a16kv8",
@@ -162,8 +260,6 @@ _W4A16KV8 = replace(
         *(Rule(pattern, 8) for pattern in (*_CACHE, _SECOND_OPERANDS)),
         *_ACTIVATIONS,
     ),
-    ties=(*_VLM_TIES, *_CACHE_TIES),
-    symmetric=(*_CACHE, _SECOND_OPERANDS),
 )
 _W8A16 = replace(_W4A16, name="w8a16", weights=(*_CONVOLUTIONS, Rule("*", 8)))
 # Chips take depthwise convolutions in 4 bits, but 9 to 25 weights a channel have nothing to make up
@@ -194,7 +290,6 @@ _W8A8 = replace(
         *(Rule(pattern, 16) for pattern in _WIDE),
         Rule("*", 8),
     ),
-    ties=(*_VLM_TIES, *_CACHE_TIES),
     symmetric=_CACHE,
     observer="mse",
 )

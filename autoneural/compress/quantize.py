@@ -53,11 +53,15 @@ _SCALE = "_scale"
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One whole conversation as the training forward reads it."""
+    """One whole conversation as the training forward reads it.
+
+    `labels_BT`: the ids of its answers, -100 elsewhere, not shifted; None where nobody says.
+    """
 
     input_ids_BT: Tensor
     pixels_BCHW: Tensor | None
     image_token_id: int
+    labels_BT: Tensor | None = None
 
     def __call__(self, model: nn.Module, /) -> Tensor:
         return model(self.input_ids_BT, self.pixels_BCHW, self.image_token_id)

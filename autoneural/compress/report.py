@@ -124,13 +124,18 @@ class _Energy:
 def compare(
     reference: nn.Module, quantized: nn.Module, paths: Sequence[str], runs: Iterable[Run]
 ) -> dict[str, tuple[float, float]]:
-    """(SQNR in dB, RMS error) of each module in `paths` that ran, over all `runs`."""
+    """(SQNR in dB, RMS error) of each module in `paths` that ran, over all `runs`.
+
+    A module that returns another shape in the two models (one is pruned) is left out.
+    """
     energies = {path: _Energy() for path in paths}
     for run in runs:
         with _recorded(reference, paths) as expected, _recorded(quantized, paths) as actual:
             run(reference)
             run(quantized)
         for path, outputs in expected.items():
+            if [f.shape for f in outputs] != [q.shape for q in actual.get(path, ())]:
+                continue
             for f, q in zip(outputs, actual[path], strict=True):
                 energies[path].signal += float(f.double().square().sum())
                 energies[path].noise += float((q.double() - f.double()).square().sum())

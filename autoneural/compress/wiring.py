@@ -49,13 +49,15 @@ def _uses_engine(module: nn.Module) -> bool:
 
 
 @torch.inference_mode()
-def trace(model: nn.Module, runs: Iterable[Run]) -> Wiring:
-    """What each engine module of a quantised model reads, from as many `runs` as it takes.
+def trace(
+    model: nn.Module, runs: Iterable[Run], modules: Mapping[str, nn.Module] | None = None
+) -> Wiring:
+    """What each of `modules` (by path; None: the engine's) reads, from as many `runs` as it takes.
 
-    Modules that no run reaches are left out. Raises UserError naming the first one whose input
-    comes out of arithmetic that has no range.
+    The model must be quantised. Modules that no run reaches are left out. Raises UserError naming
+    the first one whose input comes out of arithmetic that has no range.
     """
-    wanted = engine_modules(model)
+    wanted = engine_modules(model) if modules is None else modules
     found: dict[str, tuple[str, ...]] = {}
     paths = WeakTensorKeyDictionary()
     with ExitStack() as stack:

@@ -63,8 +63,10 @@ class ExportOptions:
     """Positions of the sequence; tokens per prefill step and per verify step (chains of drafts).
 
     `image_size`: pixels a side of the pictures, None for what the model was made for.
-    `accuracy_level` of MatMulNBits: 0 or 1 keeps fp32 activations, 4 rounds them to int8. `verify`
-    runs each graph once against PyTorch and reports the SQNR.
+    `accuracy_level` of MatMulNBits: 0 or 1 keeps fp32 activations, 4 lets the kernel round them to
+    int8 in its own way. `dynamic`: target `cpu` in int8, activations ranged at run time as ONNX
+    defines it (`passes/dynamic_quantize.py`). `verify` runs each graph once against PyTorch and
+    reports the SQNR.
     """
 
     context: int = 1024
@@ -72,6 +74,7 @@ class ExportOptions:
     verify_width: int = 8
     image_size: int | None = None
     accuracy_level: int = 0
+    dynamic: bool = False
     verify: bool = True
 
     @classmethod
@@ -198,7 +201,7 @@ def _export_target(
         "graphs": graphs,
         "embedding": _write_embedding(stage, target, source),
         "mask_value": _mask_value(target, source),
-        "precision": _precision(target, source),
+        "precision": _precision(target, source, options.dynamic),
     }
 
 
@@ -218,7 +221,8 @@ def _export_one(
         if target == "qdq":
             encodings = quantize_graph(model, source.quantization)
         else:
-            pack_graph(model, source.quantization.weights, options.accuracy_level)
+            integers = source.quantization.weights
+            pack_graph(model, integers, options.accuracy_level, dynamic=options.dynamic)
     save_model(model, path, weights)
     tensors = {
         "inputs": [_tensor(value, encodings) for value in model.graph.inputs],
@@ -285,8 +289,8 @@ def _mask_value(target: str, source: _Source) -> float:
     return MASK_VALUE
 
 
-def _precision(target: str, source: _Source) -> dict[str, str]:
-    """Bits of most weights, of activations, of a narrower cache: {"language": "w4a16kv8", ...}."""
+def _precision(target: str, source: _Source, dynamic: bool) -> dict[str, str]:
+    """Bits of most weights, of activations, of a narrower cache: "w4a16kv8", "kv8/16" if mixed."""
     if target == "float" or source.quantization is None:
         return dict.fromkeys(("vision", "language", "head"), "w32a32")
     activation = 16 if target == "qdq" else 32
@@ -301,16 +305,18 @@ def _precision(target: str, source: _Source) -> dict[str, str]:
         for name, weight in source.quantization.weights.items():
             if name.startswith(prefix):
                 sizes[weight.bits] = sizes.get(weight.bits, 0) + weight.values.size
-        found[part] = f"w{max(sizes, key=lambda bits: sizes[bits])}a{activation}"
-    if target == "qdq" and _cache_bits(source.quantization) == 8:
-        found["language"] += "kv8"
+        ranged = target == "cpu" and dynamic and part != "vision"  # whose convolutions stay fp32
+        found[part] = f"w{max(sizes, key=lambda bits: sizes[bits])}a"
+        found[part] += "8dyn" if ranged else str(activation)
+    if target == "qdq" and 8 in (widths := _cache_bits(source.quantization)):
+        found["language"] += f"kv{'/'.join(map(str, sorted(widths)))}"
     return found
 
 
-def _cache_bits(quantization: Quantization) -> int | None:
-    """Bits of keys and values; None where the model has no attention."""
-    caches = (path for path in quantization.activations if path.endswith(".self_attn.keys"))
-    return next((quantization.activations[path].bits for path in caches), None)
+def _cache_bits(quantization: Quantization) -> set[int]:
+    """The widths of keys and values; none where the model has no attention."""
+    ends = (".self_attn.keys", ".self_attn.values")
+    return {e.bits for path, e in quantization.activations.items() if path.endswith(ends)}
 
 
 def _manifest(source: _Source, options: ExportOptions) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-_WIDE = 2048  # from here on a matrix is a large language model's
+from autoneural.target.precision import WIDE
+
 _ONE_STEP = 1.5  # a range divided into as many steps as levels, or one fewer
 
 
@@ -40,7 +41,7 @@ def _conv(node: ir.Node) -> str:
 def _product(node: ir.Node) -> str:
     first, second = _shape(node.inputs[0]), _shape(node.inputs[1])
     if _is_constant(node.inputs[1]):
-        return "wide" if max(second, default=0) >= _WIDE else ""
+        return "wide" if max(second, default=0) >= WIDE else ""
     return "broadcast" if first[:-2] != second[:-2] else ""
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from autoneural.checkpoint import find_checkpoint, load_checkpoint
-from autoneural.compress.precision import PRECISIONS
+from autoneural.compress.precision import find_precision
 from autoneural.compress.quantize import Sample, post_training_quantize
 from autoneural.compress.report import Report
 from autoneural.data.importers import open_source
 from autoneural.data.loader import fit
-from autoneural.data.processor import Processor
+from autoneural.data.processor import ModelInputs, Processor
 from autoneural.data.tokenizer import Tokenizer
-from autoneural.errors import UserError
 from autoneural.target.chips import find_chip
 
 
@@ -25,21 +25,20 @@ def quantize_checkpoint(
     data: str | Path,
     out: str | Path,
     *,
-    precision: str = "w4a16",
+    precision: str | Path = "w4a16",
     samples: int = 128,
     chip: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Report:
     """What `autoneural compress` does: names and paths in, a quantised folder and a report out.
 
-    With `chip` the report says also what is left of each layer on that chip.
+    `precision` is a name or a file (`load_precision`). With `chip` the report says also what is
+    left of each layer on that chip.
     """
-    target = None if chip is None else find_chip(chip)
-    if precision not in PRECISIONS:
-        raise UserError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    target, wanted = None if chip is None else find_chip(chip), find_precision(precision)
     rows = calibration_samples(checkpoint, data, samples)
     return post_training_quantize(
-        checkpoint, rows, out, precision=PRECISIONS[precision], chip=target, progress=progress
+        checkpoint, rows, out, precision=wanted, chip=target, progress=progress
     )
 
 
@@ -60,10 +59,15 @@ def calibration_samples(checkpoint: str | Path, data: str | Path, count: int) ->
     samples = []
     for index in picked.tolist():
         example = processor.training_example(source.row(index)["messages"])
-        inputs, _ = fit(*example, processor, limit)
-        pixels = torch.from_numpy(inputs.pixel_values) if len(inputs.pixel_values) else None
-        ids = torch.from_numpy(inputs.input_ids)[None]
-        samples.append(
-            Sample(input_ids_BT=ids, pixels_BCHW=pixels, image_token_id=tokenizer.image_id)
-        )
+        samples.append(to_sample(*fit(*example, processor, limit), tokenizer.image_id))
     return samples
+
+
+def to_sample(inputs: ModelInputs, labels: NDArray[np.int64], image_id: int) -> Sample:
+    """What the processor made of one conversation, as tensors."""
+    return Sample(
+        input_ids_BT=torch.from_numpy(inputs.input_ids)[None],
+        pixels_BCHW=torch.from_numpy(inputs.pixel_values) if len(inputs.pixel_values) else None,
+        image_token_id=image_id,
+        labels_BT=torch.from_numpy(labels)[None],
+    )

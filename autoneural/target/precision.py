@@ -25,6 +25,7 @@ LINEAR = frozenset(("Conv", "ConvTranspose", "MatMul", "Gemm"))
 BLOCK = "block: "  # begins the name of several operators in a row, which share one precision
 PRODUCTS = frozenset(("MatMul", "Gemm", "Einsum"))
 FLOATS = ("fp16", "fp32")
+WIDE = 2048  # from here on a matrix is a large language model's, and a variant of its own
 
 _PATTERN = re.compile(
     r"(?:(?P<kind>[wu])(?P<constant>\d+))?"

@@ -1,6 +1,9 @@
 """Rules and ties on module paths."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +15,18 @@ from autoneural.compress.fake_quant import (
     quantize,
     weight_quantizers,
 )
-from autoneural.compress.precision import PRECISIONS, Rule, bits_for, tie_groups
+from autoneural.compress.precision import (
+    PRECISIONS,
+    Precision,
+    Rule,
+    bits_for,
+    find_precision,
+    load_precision,
+    save_precision,
+    tie_groups,
+)
 from autoneural.compress.quantize import Sample, calibrate
+from autoneural.errors import UserError
 from autoneural.model.layers import Gelu, RMSNorm, Softmax
 from autoneural.model.vlm import VLM
 from autoneural.target.chips import find_chip
@@ -188,3 +201,95 @@ def test_w8a8_is_wide_where_a_chip_or_the_numbers_want_it(
     assert bits["language_model.model.layers.0.conv.window"] == 8
     for name in ("mask", "layers.1.self_attn.mask_add", "layers.0.operator_add"):
         assert bits[f"language_model.model.{name}"] == 16
+
+
+def test_a_mixed_cache_is_tied_layer_by_layer(model: VLM) -> None:
+    base = PRECISIONS["w8a16"]
+    rules = tuple(Rule(f"{ATTENTION}.{name}", 8) for name in ("key_rows", "keys"))
+    mixed = replace(base, activations=(*rules, *base.activations))
+    quantize(model, mixed)
+    found = dict(output_quantizers(model))
+    at = {path.removeprefix(f"{ATTENTION}."): q for path, q in found.items()}
+    assert at["key_rows"] is at["keys"] is not at["k_rotary.add"]
+    assert at["v_proj"] is at["value_rows"] is at["values"]
+    assert (at["keys"].bits, at["keys"].symmetric) == (8, True)
+    assert (at["k_rotary.add"].bits, at["values"].bits) == (16, 16)
+    assert not at["values"].symmetric
+
+
+def test_a_window_narrower_than_its_gate_is_not_tied_to_it(model: VLM) -> None:
+    base, window = PRECISIONS["w8a16"], "language_model.model.layers.0.conv.window"
+    quantize(model, replace(base, activations=(Rule(window, 8), *base.activations)))
+    found = dict(output_quantizers(model))
+    gate = found["language_model.model.layers.0.conv.gate_in"]
+    assert (gate.bits, found[window].bits) == (16, 8)
+    assert (
+        found["language_model.model.layers.2.conv.window"]
+        is found["language_model.model.layers.2.conv.gate_in"]
+    )
+
+
+def test_half_an_edit_of_a_cache_is_refused(model: VLM) -> None:
+    base = PRECISIONS["w4a16kv8"]
+    edited = replace(base, activations=(Rule(f"{ATTENTION}.keys", 16), *base.activations))
+    with pytest.raises(UserError, match=r"key_rows has 8 bits and .*keys 16, but they share one"):
+        quantize(model, edited)
+
+
+@pytest.mark.parametrize("key", ["weights", "activations"])
+def test_a_rule_for_a_module_that_is_not_there_is_refused(key: str, model: VLM) -> None:
+    rules = (Rule("language_model.model.layers.9.w2", 8), *getattr(PRECISIONS["w4a16"], key))
+    with pytest.raises(UserError, match=rf"{key}: no module language_model\.model\.layers\.9\.w2"):
+        quantize(model, replace(PRECISIONS["w4a16"], **{key: rules}))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS.values(), ids=lambda p: p.name)
+def test_a_precision_survives_its_file(precision: Precision, tmp_path: Path) -> None:
+    path = tmp_path / "precision.json"
+    save_precision(path, precision)
+    assert load_precision(path) == precision
+    assert find_precision(path) == precision
+    assert find_precision(precision.name) is precision
+
+
+Edit = Callable[[dict], object]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: d["weights"][1].update(bits=5), r"weights\[1\]: bits: 5 is not one of 4, 8"),
+        (lambda d: d["weights"][0].update(bits=True), r"weights\[0\]: bits: True"),
+        (lambda d: d["activations"][2].update(bits=4), r"activations\[2\]: bits: 4 is not one of"),
+        (lambda d: d["weights"][0].pop("pattern"), r"weights\[0\]: pattern: is missing"),
+        (lambda d: d["weights"][0].update(pattern=7), r"weights\[0\]: pattern: expected a text"),
+        (lambda d: d.pop("name"), "name: is missing"),
+        (lambda d: d.update(colour="red"), "colour: no such key; one of name, weights"),
+        (lambda d: d.update(weights={}), "weights: expected a list"),
+        (lambda d: d.update(observer="eyes"), "observer: 'eyes' is not one of minmax"),
+        (lambda d: d["fixed"][0].update(maximum=-1), r"fixed\[0\]: maximum: expected a number"),
+        (lambda d: d["fixed"][0].update(signed=1), r"fixed\[0\]: signed: expected true or false"),
+        (lambda d: d["ties"].append("a"), r"ties\[4\]: expected a list"),
+        (lambda d: d["mask"].pop("scores"), "mask: scores: is missing"),
+    ],
+)
+def test_an_edited_file_names_the_key_at_fault(edit: Edit, message: str, tmp_path: Path) -> None:
+    path, data = tmp_path / "precision.json", PRECISIONS["w4a16"].to_dict()
+    edit(data)
+    path.write_text(json.dumps(data))
+    with pytest.raises(UserError, match=message) as caught:
+        load_precision(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_precision_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "precision.json"
+    for text, message in (("{", "not JSON"), ("[1]", "expected an object")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            load_precision(path)
+    with pytest.raises(UserError, match="expected one of w4a16, w4a16kv8, w8a16, or a file"):
+        find_precision(tmp_path / "nothing.json")
+    with pytest.raises(UserError, match="No such file"):
+        load_precision(tmp_path / "nothing.json")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from autoneural.bundle import Bundle
-from autoneural.compress.precision import PRECISIONS
+from autoneural.compress.precision import PRECISIONS, Precision
 from autoneural.compress.quantize import Sample, post_training_quantize
 from autoneural.data.messages import Message
 from autoneural.data.processor import Processor
@@ -53,7 +53,7 @@ def quantised(tiny_checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path
     return quantise(tiny_checkpoint, tmp_path_factory.mktemp("quantised") / "tiny")
 
 
-def quantise(tiny_checkpoint, out: Path, precision: str = "w4a16") -> Path:
+def quantise(tiny_checkpoint, out: Path, precision: Precision = PRECISIONS["w4a16"]) -> Path:
     """The tiny model, calibrated on the conversations of these tests."""
     vision = tiny_checkpoint.model.config.vision
     processor = Processor(tiny_checkpoint.tokenizer, vision.image_size, vision.num_tokens)
@@ -68,7 +68,7 @@ def quantise(tiny_checkpoint, out: Path, precision: str = "w4a16") -> Path:
                 input_ids_BT=ids, pixels_BCHW=images, image_token_id=processor.tokenizer.image_id
             )
         )
-    post_training_quantize(tiny_checkpoint.folder, samples, out, precision=PRECISIONS[precision])
+    post_training_quantize(tiny_checkpoint.folder, samples, out, precision=precision)
     return out
 
 

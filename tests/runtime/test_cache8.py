@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from autoneural.bundle import Bundle
+from autoneural.compress.precision import PRECISIONS
 from autoneural.compress.quantize import load_quantized
 from autoneural.runtime.engine import Engine
 from tests.runtime.conftest import export, quantise
@@ -17,7 +18,9 @@ from tests.runtime.test_targets import reference_tokens
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny_checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return quantise(tiny_checkpoint, tmp_path_factory.mktemp("kv8") / "tiny", "w4a16kv8")
+    return quantise(
+        tiny_checkpoint, tmp_path_factory.mktemp("kv8") / "tiny", PRECISIONS["w4a16kv8"]
+    )
 
 
 @pytest.fixture(scope="module")
