@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from autoneural import __version__, cli_npu, commands, commands_npu
-from autoneural.cli_arguments import add_bundle, add_device, command, natural, positive
+from autoneural.cli_arguments import (
+    add_bundle,
+    add_device,
+    at_least_two,
+    command,
+    natural,
+    positive,
+)
 from autoneural.errors import UserError
 
 PROG = "autoneural"
@@ -153,21 +160,46 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
         "--run", type=Path, metavar="DIR", dest="run_dir", help="state and logs (CHECKPOINT-run)"
     )
     add.add_argument("--start", metavar="CHECKPOINT", help="weights to begin from, not random ones")
-    add.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda")
-    add.add_argument("--compile", action="store_true", help="fuse kernels (needs a C++ compiler)")
-    add.add_argument("--minutes", type=float, help="stop after these, to be resumed (exit code 3)")
+    _add_training(add)
     add.add_argument("--smoke", action="store_true", help="a few steps per stage, to see it run")
     add.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override")
 
 
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda")
+    parser.add_argument(
+        "--compile", action="store_true", help="fuse kernels (needs a C++ compiler)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="stop after these, to be resumed (exit code 3)"
+    )
+
+
 def _add_compress(verbs: argparse._SubParsersAction) -> None:
-    add = command(verbs, "compress", commands.compress, "quantise a checkpoint")
-    add.add_argument("checkpoint", metavar="CHECKPOINT")
-    add.add_argument("--recipe", choices=("ptq",), default="ptq", help="after training (default)")
-    add.add_argument("--precision", default="w4a16", metavar="NAME|FILE", help="default w4a16")
-    add.add_argument("--data", type=Path, required=True, metavar="DIR", help="calibration rows")
-    add.add_argument("--samples", type=positive, default=128, help="how many rows (default 128)")
-    add.add_argument("--chip", metavar="NAME", help="report what this chip makes of it as well")
+    add = command(
+        verbs,
+        "compress",
+        commands.compress,
+        "make a checkpoint smaller in steps and report what each cost; goes on where it stopped",
+    )
+    add.add_argument("checkpoint", metavar="CHECKPOINT", help="a float one")
+    add.add_argument(
+        "--recipe",
+        default="ptq",
+        metavar="NAME|FILE.py",
+        help="ptq (default), ptq-best, qat, mixed, prune, low-rank, distil, everything",
+    )
+    add.add_argument("--precision", metavar="NAME|FILE", help="instead of the recipe's own")
+    add.add_argument("--data", type=Path, required=True, metavar="DIR", help="training rows")
+    add.add_argument("--samples", type=positive, default=128, help="to calibrate on (default 128)")
+    add.add_argument(
+        "--questions", type=positive, default=25, help="per task, to measure by (default 25)"
+    )
+    add.add_argument("--texts", type=at_least_two, default=64, help="for perplexity (default 64)")
+    add.add_argument(
+        "--chip", metavar="NAME", help="stay within what it takes; what it makes of the result"
+    )
+    _add_training(add)
     add.add_argument("-o", "--output", type=Path, required=True, metavar="CHECKPOINT")
 
 

@@ -44,6 +44,10 @@ def positive(text: str) -> int:
     return _whole(text, 1)
 
 
+def at_least_two(text: str) -> int:
+    return _whole(text, 2)
+
+
 def natural(text: str) -> int:
     return _whole(text, 0)
 

@@ -19,7 +19,7 @@ from autoneural.files import expand
 from autoneural.show import is_checkpoint
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from autoneural.bench.quality import Answerer
     from autoneural.runtime import Engine
@@ -98,23 +98,50 @@ def train(args: argparse.Namespace) -> int:
     return 0 if outcome.finished else STOPPED
 
 
-def compress(args: argparse.Namespace) -> None:
-    """Quantise after training."""
-    from autoneural.recipes import quantize_checkpoint
+def compress(args: argparse.Namespace) -> int:
+    """Run a compression recipe; 3 when it was stopped and the same command would go on."""
+    from rich.console import Console
 
-    stages = {"inputs": "calibrating inputs", "ranges": "calibrating ranges"}
-    with _stages(stages) as progress:
-        report = quantize_checkpoint(
-            args.checkpoint,
-            _rows_file(args.data),
-            args.output,
-            precision=args.precision,
+    from autoneural.bench.held_out import trained_tasks
+    from autoneural.bench.measure import draw_exam
+    from autoneural.checkpoint import find_checkpoint, load_recipe
+    from autoneural.compress.derive import open_float
+    from autoneural.recipes.compressing import compress as run
+    from autoneural.recipes.compressions import find_compression
+    from autoneural.recipes.steps import Stopped, Workbench
+    from autoneural.train.trainer import RunOptions
+
+    chosen = find_compression(args.recipe)
+    open_float(args.checkpoint)
+    exam_of = {"questions": args.questions, "rows": args.texts}
+    with _stages() as progress:
+        workbench = Workbench(
+            original=find_checkpoint(args.checkpoint),
+            data=_rows_file(args.data),
+            run=args.output,
             samples=args.samples,
             chip=args.chip,
+            precision=args.precision,
+            options=RunOptions(device=args.device, minutes=args.minutes, compile=args.compile),
             progress=progress,
+            show=lambda report: report.print(),
         )
-    report.print()
-    print(f"wrote {args.output}")
+        exam = draw_exam(trained_tasks(load_recipe(args.checkpoint)), **exam_of)
+        try:
+            report = run(
+                chosen,
+                args.output,
+                workbench=workbench,
+                exam=exam,
+                exam_of=exam_of,
+                say=lambda line: print(line, flush=True),
+            )
+        except Stopped:
+            print("stopped; the same command goes on", file=sys.stderr)
+            return STOPPED
+    report.print(Console())
+    print(f"wrote {args.output}, with report.html and report.json")
+    return 0
 
 
 def export(args: argparse.Namespace) -> None:
@@ -299,11 +326,17 @@ def _bars() -> Progress:
 
 
 @contextmanager
-def _stages(names: dict[str, str]) -> Iterator[Callable[[str, int, int], None]]:
-    """One bar on stderr per stage; gives the function that takes (stage, done, total)."""
+def _stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr per stage; gives the function that takes (stage, done, total)."""
     with _bars() as bars:
-        tasks = {name: bars.add_task(text, total=None) for name, text in names.items()}
-        yield lambda name, done, total: bars.update(tasks[name], completed=done, total=total)
+        tasks: dict[str, TaskID] = {}
+
+        def advance(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total)
+            bars.update(tasks[name], completed=done, total=total, visible=done < total)
+
+        yield advance
 
 
 @contextmanager

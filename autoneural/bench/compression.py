@@ -27,7 +27,7 @@ from autoneural.bench.compression_plots import (
     ranges_plot,
     steps_plot,
 )
-from autoneural.bench.measure import Measures, paired_accuracy, perplexity_increase
+from autoneural.bench.measure import Measures, compare_measures
 from autoneural.checkpoint import load_checkpoint
 from autoneural.files import write_text
 from autoneural.page.template import render_page
@@ -36,9 +36,10 @@ REPORT = "report.json"
 PAGE = "report.html"
 _TEMPLATE = Path(__file__).with_name("compression.html.jinja")
 _HEADS = ("Step", "Seconds", "Parameters", "Weights, MiB", "MACs per image, M", "MACs per token, M")
-_HEADS += ("Encoder SQNR, dB", "Perplexity", "Accuracy, %", "Against the original, points")
+_HEADS += ("Features, dB", "Logits, dB", "Perplexity", "Accuracy, %", "Against original, points")
 _HEADS += ("Binaries, MiB",)
 _UNKNOWN = "–"
+_FEATURES, _LOGITS = "projector.linear_2", "language_model.lm_head"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class StepReport:
         return Point(
             name=self.name,
             weight_bytes=self.measures.weight_bytes,
-            accuracy=self.measures.accuracy,
+            accuracy=self.measures.mean_accuracy,
             difference=self.difference,
         )
 
@@ -81,7 +82,12 @@ class CompressionReport:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; answers and losses of single questions are left out."""
         steps = [
-            {**vars(step), "notes": list(step.notes), "measures": step.measures.figures()}
+            {
+                **vars(step),
+                "notes": list(step.notes),
+                "accuracy": step.measures.mean_accuracy,
+                "measures": step.measures.to_dict(),
+            }
             for step in self.steps
         ]
         return {**vars(self), "steps": steps}
@@ -112,15 +118,15 @@ def step_report(
     original: Measures,
 ) -> StepReport:
     """A step's report; differences are None where `measures` is the original's own."""
-    same = measures is original
+    found: dict[str, Any] = {} if measures is original else compare_measures(original, measures)
     return StepReport(
         name=name,
         words=words,
         seconds=seconds,
         notes=tuple(notes),
         measures=measures,
-        difference=None if same else paired_accuracy(original, measures),
-        perplexity=None if same else perplexity_increase(original, measures),
+        difference=_in_points(found.get("accuracy")),
+        perplexity=_in_per_cent(found.get("perplexity")),
     )
 
 
@@ -128,13 +134,13 @@ def page(report: CompressionReport, ranges: Sequence[Value]) -> str:
     """The report as one HTML file that needs nothing but a browser."""
     points = [step.point for step in report.steps]
     last = report.steps[-1].measures
-    layers = [Value(path=path, value=sqnr) for path, sqnr in last.layers.items()]
+    layers = [Value(path=path, value=sqnr) for path, sqnr in last.sqnr_db.items()]
     asked = any(point.accuracy is not None for point in points)
     values = {
         "r": report,
-        "chip_bytes": any(step.measures.chip_bytes for step in report.steps),
-        "questions": last.questions,
-        "texts": last.texts,
+        "compiled": any(step.measures.compiled_bytes for step in report.steps),
+        "questions": f"{len(last.records):,}",
+        "texts": f"{len(last.losses):,}",
         "tiles": _tiles(report.steps),
         "heads": _HEADS,
         "rows": [{"name": s.name, "words": s.words, "cells": _cells(s)} for s in report.steps],
@@ -169,13 +175,14 @@ def _cells(step: StepReport) -> list[str]:
         f"{step.seconds:,.0f}",
         f"{m.parameters:,}",
         f"{m.weight_bytes / 2**20:.2f}",
-        f"{m.macs_image / 1e6:,.0f}",
-        f"{m.macs_token / 1e6:,.2f}",
-        _figure(m.encoder_sqnr_db, 1),
+        f"{m.encode_macs / 1e6:,.0f}",
+        f"{m.decode_macs / 1e6:,.2f}",
+        _figure(m.sqnr_db.get(_FEATURES), 1),
+        _figure(m.sqnr_db.get(_LOGITS), 1),
         perplexity,
-        _figure(None if m.accuracy is None else 100 * m.accuracy, 2),
+        _figure(None if m.mean_accuracy is None else 100 * m.mean_accuracy, 2),
         _interval(step.difference),
-        _figure(None if m.chip_bytes is None else m.chip_bytes / 2**20, 2),
+        _figure(None if m.compiled_bytes is None else m.compiled_bytes / 2**20, 2),
     ]
 
 
@@ -201,12 +208,24 @@ def _tiles(steps: Sequence[StepReport]) -> list[dict[str, str]]:
             "more": f"{100 * share:.1f} % of the original's {first.weight_bytes / 2**20:.2f} MiB",
         }
     ]
-    if last.accuracy is not None and first.accuracy is not None:
-        more = f"original {100 * first.accuracy:.2f} %; {_interval(steps[-1].difference)} points"
-        accuracy = f"{100 * last.accuracy:.2f}"
+    if last.mean_accuracy is not None and first.mean_accuracy is not None:
+        more = (
+            f"original {100 * first.mean_accuracy:.2f} %; {_interval(steps[-1].difference)} points"
+        )
+        accuracy = f"{100 * last.mean_accuracy:.2f}"
         tiles.append({"name": "Accuracy", "value": accuracy, "unit": "%", "more": more})
-    if last.perplexity is not None and first.perplexity is not None:
-        more = f"original {first.perplexity:.3f}"
-        perplexity = f"{last.perplexity:.3f}"
-        tiles.append({"name": "Perplexity", "value": perplexity, "unit": "", "more": more})
+    more = f"original {first.perplexity:.3f}"
+    perplexity = f"{last.perplexity:.3f}"
+    tiles.append({"name": "Perplexity", "value": perplexity, "unit": "", "more": more})
     return tiles
+
+
+def _in_points(found: dict[str, Any] | None) -> tuple[float, float, float] | None:
+    if found is None:
+        return None
+    low, high = found["ci95"]
+    return 100 * low, 100 * found["difference"], 100 * high
+
+
+def _in_per_cent(found: dict[str, Any] | None) -> tuple[float, float, float] | None:
+    return None if found is None else (found["ci95"][0], found["increase"], found["ci95"][1])

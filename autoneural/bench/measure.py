@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import count
 from pathlib import Path
@@ -30,6 +30,7 @@ from autoneural.bench.perplexity import (
 )
 from autoneural.bench.quality import Item, Record, evaluate, paired_difference
 from autoneural.checkpoint import load_checkpoint
+from autoneural.compress.cost import cost
 from autoneural.compress.fake_quant import RANGE_MODULES
 from autoneural.compress.precision import PRECISIONS
 from autoneural.compress.quantize import Sample
@@ -58,7 +59,8 @@ class Exam:
 class Measures:
     """The figures of one checkpoint.
 
-    `weight_bytes`: its tensors as stored, two 4-bit integers to a byte. `sqnr_db`: of each module's
+    `weight_bytes`: its tensors as stored, two 4-bit integers to a byte. Multiply-accumulates are
+    those of one picture and of one token at a full context. `sqnr_db`: of each module's
     output against the reference's, infinite where equal; empty without a reference.
     `compiled_bytes`: of the context binaries; None where there are none, and `not_compiled` says
     why. `records` and `losses` are what two checkpoints are compared by.
@@ -67,6 +69,8 @@ class Measures:
     name: str
     parameters: int
     weight_bytes: int
+    encode_macs: int
+    decode_macs: int
     perplexity: float
     accuracy: Mapping[str, float]
     sqnr_db: Mapping[str, float]
@@ -81,12 +85,36 @@ class Measures:
             "name": self.name,
             "parameters": self.parameters,
             "weight_bytes": self.weight_bytes,
+            "encode_macs": self.encode_macs,
+            "decode_macs": self.decode_macs,
             "perplexity": self.perplexity,
             "accuracy": dict(self.accuracy),
             "sqnr_db": {p: db if math.isfinite(db) else None for p, db in self.sqnr_db.items()},
             "compiled_bytes": self.compiled_bytes,
             "not_compiled": self.not_compiled,
         }
+
+    @property
+    def mean_accuracy(self) -> float | None:
+        """Of all questions; None where none was asked."""
+        right = [bool(record["correct"]) for record in self.records]
+        return sum(right) / len(right) if right else None
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready and whole: `from_state` makes the same of it."""
+        return {
+            **self.to_dict(),
+            "records": list(self.records),
+            "losses": [asdict(loss) for loss in self.losses],
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Measures:
+        """Inverse of `state`. KeyError or TypeError where something is missing."""
+        sqnr = {p: math.inf if db is None else db for p, db in state["sqnr_db"].items()}
+        losses = tuple(RowLoss(**loss) for loss in state["losses"])
+        whole = {**state, "sqnr_db": sqnr, "records": tuple(state["records"]), "losses": losses}
+        return cls(**whole)
 
 
 def draw_exam(
@@ -131,10 +159,13 @@ def measure(
         answerer, exam.tasks, blind=False, on_answer=_each(progress, "questions", asked)
     )
     sqnr = {} if reference is None else module_sqnr(str(reference), model, samples[:_SAMPLES])
+    price = cost(model.config)
     size, why = (None, "no chip was named") if chip is None else compiled_size(checkpoint, chip)
     return Measures(
         name=name,
         parameters=num_parameters(model),
+        encode_macs=price.encode_macs,
+        decode_macs=price.decode_macs,
         weight_bytes=sum(t.nbytes for t in load_checkpoint(name).state_dict.values()),
         perplexity=perplexity(losses),
         accuracy={task: found["accuracy"] for task, found in report["tasks"].items()},

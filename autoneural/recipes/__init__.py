@@ -1,7 +1,7 @@
 """Named, typed recipes, and the one place that wires the stages together.
 
     recipe("tiny") --with_overrides--> Recipe --run_recipe(data, tokenizer, run)--> Checkpoint
-    quantize_checkpoint(checkpoint, data, out) --> quantised Checkpoint
+    compress(compression, out, workbench=...) --> Checkpoint, report
     qat(checkpoint, data, out, run) --> quantised Checkpoint
     distil(student, teacher, data, out, run) --> Checkpoint
 
@@ -12,7 +12,7 @@ and which device computes are arguments of the run.
 from autoneural.errors import UserError
 from autoneural.recipes.distilling import distil, relabel_data
 from autoneural.recipes.quantized_training import qat
-from autoneural.recipes.quantizing import calibration_samples, quantize_checkpoint
+from autoneural.recipes.quantizing import calibration_samples
 from autoneural.recipes.recipe import DataSource, Recipe, with_overrides
 from autoneural.recipes.tiny import shortened, tiny
 from autoneural.recipes.training import run_recipe
@@ -23,7 +23,6 @@ __all__ = [
     "calibration_samples",
     "distil",
     "qat",
-    "quantize_checkpoint",
     "recipe",
     "relabel_data",
     "run_recipe",

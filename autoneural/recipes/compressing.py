@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from autoneural.bench.compression import CompressionReport, step_report
-from autoneural.bench.measure import Gauge, Measures
+from autoneural.bench.measure import Exam, Measures, measure
 from autoneural.checkpoint import find_checkpoint, refuse_foreign, weights_hash
+from autoneural.compress.derive import open_float
 from autoneural.errors import UserError
 from autoneural.files import refuse_current, replace_folder, write_text
 from autoneural.recipes.steps import Compression, Step, Workbench
@@ -29,62 +31,87 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gauge:
+    """Measures every checkpoint by one exam, against `original`; `of` says which exam it is."""
+
+    original: Path
+    exam: Exam
+    of: dict[str, Any]
+    workbench: Workbench
+
+    @property
+    def identity(self) -> str:
+        return _hash({**self.of, "original": weights_hash(self.original)})
+
+    def measure(self, folder: Path) -> Measures:
+        bench = self.workbench
+        same = folder == self.original
+        return measure(
+            folder,
+            self.exam,
+            reference=None if same else self.original,
+            chip=None if same else bench.target,
+            progress=bench.progress,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Record:
-    """A finished step: what it was made from, and what it is."""
+    """A step that is whole: what it was made from, and, once measured, by which exam."""
 
     identity: str
     seconds: float
     notes: tuple[str, ...]
-    measures: Measures | None
+    exam: str = ""
+    measures: Measures | None = None
 
     def save(self, path: Path) -> None:
-        measures = self.measures and self.measures.to_dict()
-        write_text(path, json.dumps({**vars(self), "measures": measures}, indent=1) + "\n")
+        state = self.measures and self.measures.state()
+        write_text(path, json.dumps({**vars(self), "measures": state}, indent=1) + "\n")
 
-    @classmethod
-    def load(cls, path: Path) -> _Record | None:
-        """None where there is none, or none that can be read: the step is made anew."""
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            measures = found["measures"] and Measures.from_dict(found["measures"])
-            return cls(
-                identity=found["identity"],
-                seconds=found["seconds"],
-                notes=tuple(found["notes"]),
-                measures=measures,
-            )
-        except (OSError, ValueError, KeyError, TypeError, UserError):
-            return None
+
+def _load_record(path: Path, identity: str) -> _Record | None:
+    """None where there is none of that identity, or none that can be read: it is made anew."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        measures = found["measures"] and Measures.from_state(found["measures"])
+        record = _Record(**{**found, "notes": tuple(found["notes"]), "measures": measures})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if record.identity == identity else None
 
 
 def compress(
     chosen: Compression,
-    checkpoint: str | Path,
     out: str | Path,
     *,
     workbench: Workbench,
-    gauge: Gauge,
-    say: Say,
+    exam: Exam,
+    exam_of: dict[str, Any],
+    say: Say = lambda line: None,
 ) -> CompressionReport:
-    """Take the float `checkpoint` through the steps of `chosen` and write the folder `out`.
+    """Take the float checkpoint `workbench.original` through `chosen` and write the folder `out`.
 
-    `workbench` is what steps work with, `gauge` measures every result by the same questions, texts
-    and samples. Raises UserError as the steps do; finished steps stay in `<out>-run`.
+    Every result is measured by `exam`; `exam_of` says how that was drawn. Raises UserError as the
+    steps do, and `Stopped`; finished steps stay in `<out>-run`.
     """
-    out, source = Path(out), find_checkpoint(checkpoint)
+    out, source = Path(out), find_checkpoint(workbench.original)
     refuse_current(out)
     refuse_foreign(out)
     if out.resolve() == source.resolve():
         raise UserError(f"{out}: is the float checkpoint itself; write to another folder")
+    open_float(source)
     run = out.with_name(f"{out.name}-run")
     run.mkdir(parents=True, exist_ok=True)
-    first = _finished(run / "0-original.json", weights_hash(source), source, gauge, say)
-    records, folder = [first], source
+    workbench = replace(workbench, original=source)
+    gauge = Gauge(original=source, exam=exam, of=exam_of, workbench=workbench)
+    records, folder = [_original(run / "0-original.json", source, gauge, say)], source
     for number, step in enumerate(chosen.steps, start=1):
         name = f"{number}-{step.name}"
-        folder, record = _step(step, name, folder, run, workbench, gauge, say)
-        records.append(record)
-    report = _report(chosen, source, workbench, gauge, records)
+        record = _step(step, name, folder, run, workbench, say)
+        folder = run / name
+        records.append(_measured(record, run / f"{name}.json", folder, gauge, say))
+    report = _report(chosen, source, workbench, records)
     with replace_folder(out) as temporary:
         shutil.copytree(folder, temporary, dirs_exist_ok=True)
         report.save(temporary)
@@ -92,67 +119,53 @@ def compress(
 
 
 def _step(
-    step: Step,
-    name: str,
-    parent: Path,
-    run: Path,
-    workbench: Workbench,
-    gauge: Gauge,
-    say: Say,
-) -> tuple[Path, _Record]:
+    step: Step, name: str, parent: Path, run: Path, workbench: Workbench, say: Say
+) -> _Record:
+    """Make the step's checkpoint, unless it is there already."""
     folder, path = run / name, run / f"{name}.json"
-    identity = _identity(step, parent, workbench)
-    record = _Record.load(path)
-    if record is None or record.identity != identity or not folder.is_dir():
-        say(f"{name}: {step.words}")
-        path.unlink(missing_ok=True)
-        start = time.perf_counter()
-        notes = step.make(replace(workbench, run=run / f"{name}-run"), parent, folder)
-        seconds = round(time.perf_counter() - start, 1)
-        record = _Record(identity=identity, seconds=seconds, notes=tuple(notes), measures=None)
-        record.save(path)
-    else:
+    identity = _hash(
+        {"step": step.to_dict(), "parent": weights_hash(parent), **workbench.identity()}
+    )
+    record = _load_record(path, identity)
+    if record is not None and folder.is_dir():
         say(f"{name}: there already")
-    return folder, _measured(record, path, folder, gauge, say)
-
-
-def _finished(path: Path, identity: str, folder: Path, gauge: Gauge, say: Say) -> _Record:
-    """The original's record: nothing is made, only measured."""
-    record = _Record.load(path)
-    if record is None or record.identity != identity:
-        record = _Record(identity=identity, seconds=0.0, notes=(), measures=None)
-    return _measured(record, path, folder, gauge, say)
-
-
-def _measured(record: _Record, path: Path, folder: Path, gauge: Gauge, say: Say) -> _Record:
-    if record.measures is not None and record.measures.by == gauge.identity:
         return record
-    say(f"{path.stem}: measuring")
-    record = replace(record, measures=gauge.measure(folder))
+    say(f"{name}: {step.words}")
+    path.unlink(missing_ok=True)
+    scratch, start = run / f"{name}-{identity[:8]}", time.perf_counter()
+    notes = step.make(replace(workbench, run=scratch), parent, folder)
+    seconds = round(time.perf_counter() - start, 1)
+    record = _Record(identity=identity, seconds=seconds, notes=tuple(notes))
     record.save(path)
     return record
 
 
-def _identity(step: Step, parent: Path, workbench: Workbench) -> str:
-    facts = {"step": step.to_dict(), "parent": weights_hash(parent), **workbench.identity()}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def _original(path: Path, source: Path, gauge: Gauge, say: Say) -> _Record:
+    """The record of what everything is compared with: nothing is made, only measured."""
+    identity = weights_hash(source)
+    record = _load_record(path, identity) or _Record(identity=identity, seconds=0.0, notes=())
+    return _measured(record, path, source, gauge, say)
+
+
+def _measured(record: _Record, path: Path, folder: Path, gauge: Gauge, say: Say) -> _Record:
+    if record.measures is not None and record.exam == gauge.identity:
+        return record
+    say(f"{path.stem}: measuring")
+    record = replace(record, exam=gauge.identity, measures=gauge.measure(folder))
+    record.save(path)
+    return record
 
 
 def _report(
-    chosen: Compression,
-    source: Path,
-    workbench: Workbench,
-    gauge: Gauge,
-    records: list[_Record],
+    chosen: Compression, source: Path, workbench: Workbench, records: list[_Record]
 ) -> CompressionReport:
     words = ["the float checkpoint", *(step.words for step in chosen.steps)]
     names = ["original", *(step.name for step in chosen.steps)]
     original = records[0].measures
-    assert original is not None
     steps = [
         step_report(name, what, record.seconds, record.notes, record.measures, original)
         for name, what, record in zip(names, words, records, strict=True)
-        if record.measures is not None
+        if record.measures is not None and original is not None
     ]
     return CompressionReport(
         checkpoint=source.name,
@@ -161,3 +174,7 @@ def _report(
         chip=workbench.chip,
         steps=tuple(steps),
     )
+
+
+def _hash(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -92,6 +92,7 @@ def qat(
     target = None if chip is None else find_chip(chip)
     chosen = _precision(precision)
     options, how = options or RunOptions(), how or Distillation()
+    sources = sources or {"chat": DataSource()}
     if options.precision == "auto":
         options = replace(options, precision="fp32")
     source = open_float(checkpoint)
@@ -102,7 +103,9 @@ def qat(
     method = _Qat(
         source=source,
         precision=chosen,
-        samples=calibration_samples(checkpoint, data, samples),
+        samples=calibration_samples(
+            checkpoint, Path(data) / next(iter(sources.values())).file, samples
+        ),
         run=Path(run),
         chip=target,
         progress=progress,
@@ -119,7 +122,7 @@ def qat(
         Recipe(
             name="qat",
             preset=source.config.name,
-            data=dict(sources or {"chat": DataSource()}),
+            data=dict(sources),
             stages=(stage or default_qat_stage(),),
             seed=seed,
         ),

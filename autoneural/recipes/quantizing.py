@@ -1,8 +1,7 @@
-"""Post-training quantisation over data files: rows to samples, a checkpoint to a quantised one."""
+"""Rows of data files as the samples that calibration runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,36 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from autoneural.checkpoint import find_checkpoint, load_checkpoint
-from autoneural.compress.precision import find_precision
-from autoneural.compress.quantize import Sample, post_training_quantize
-from autoneural.compress.report import Report
+from autoneural.compress.quantize import Sample
 from autoneural.data.importers import open_source
 from autoneural.data.loader import fit
 from autoneural.data.processor import ModelInputs, Processor
 from autoneural.data.tokenizer import Tokenizer
-from autoneural.target.chips import find_chip
-
-
-def quantize_checkpoint(
-    checkpoint: str | Path,
-    data: str | Path,
-    out: str | Path,
-    *,
-    precision: str | Path = "w4a16",
-    samples: int = 128,
-    chip: str | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Report:
-    """What `autoneural compress` does: names and paths in, a quantised folder and a report out.
-
-    `precision` is a name or a file (`load_precision`). With `chip` the report says also what is
-    left of each layer on that chip.
-    """
-    target, wanted = None if chip is None else find_chip(chip), find_precision(precision)
-    rows = calibration_samples(checkpoint, data, samples)
-    return post_training_quantize(
-        checkpoint, rows, out, precision=wanted, chip=target, progress=progress
-    )
 
 
 def calibration_samples(checkpoint: str | Path, data: str | Path, count: int) -> list[Sample]:

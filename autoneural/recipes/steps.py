@@ -20,9 +20,10 @@ from autoneural.compress.derive import open_float, save_derived
 from autoneural.compress.equalize import equalize
 from autoneural.compress.fold import fold
 from autoneural.compress.low_rank import factorise, merge
-from autoneural.compress.precision import Precision
+from autoneural.compress.precision import Precision, find_precision, save_precision
 from autoneural.compress.prune import Importance, prune
 from autoneural.compress.quantize import Sample, post_training_quantize
+from autoneural.compress.report import Report
 from autoneural.compress.rewrite import Rewrite as Changes
 from autoneural.compress.rotate import rotate
 from autoneural.compress.rounding import Rounding
@@ -33,9 +34,11 @@ from autoneural.errors import UserError
 from autoneural.model.vlm import VLM
 from autoneural.recipes.distilling import Modality, default_distillation, default_stage, distil
 from autoneural.recipes.quantized_training import default_qat_stage, qat
-from autoneural.recipes.quantizing import calibration_samples, find_precision
+from autoneural.recipes.quantizing import calibration_samples
+from autoneural.recipes.recipe import DataSource
 from autoneural.target.chips import Chip, find_chip
 from autoneural.train.distill import Distillation
+from autoneural.train.sources import Form
 from autoneural.train.trainer import Outcome, RunOptions
 
 WAYS: dict[str, Callable[[VLM, Sequence[Sample]], Changes]] = {
@@ -53,7 +56,8 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Workbench:
-    """What steps work with. `original` is the float checkpoint that teaches, `run` is scratch."""
+    """What steps work with: `original` is the float checkpoint that teaches, `data` a file of
+    training rows, `run` a folder for scratch."""
 
     original: Path
     data: Path
@@ -64,6 +68,8 @@ class Workbench:
     """In place of every step's own."""
     options: RunOptions = field(default_factory=RunOptions)
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
+    show: Callable[[Report], None] = lambda report: None
+    """Gets the modules' errors of a step that quantises."""
 
     @cached_property
     def target(self) -> Chip | None:
@@ -73,8 +79,14 @@ class Workbench:
         """Calibration conversations as the model of `checkpoint` reads them."""
         return calibration_samples(checkpoint, self.data, self.samples)
 
-    def chosen(self, own: str | Precision) -> Precision:
-        return find_precision(self.precision or own)
+    def sources(self, form: Form) -> dict[str, DataSource]:
+        """What training steps draw from."""
+        return {"chat": DataSource(file=self.data.name, form=form)}
+
+    def chosen(self, own: str) -> Precision:
+        """The precision that is asked for, or the step's own."""
+        wanted = self.precision or own
+        return wanted if isinstance(wanted, Precision) else find_precision(wanted)
 
     def identity(self) -> dict[str, Any]:
         """What decides the weights beside the recipe."""
@@ -235,11 +247,12 @@ class Distil(_Data):
         outcome = distil(
             source,
             bench.original,
-            bench.data,
+            bench.data.parent,
             out,
             bench.run,
             modality=self.modality,
             how=how,
+            sources=bench.sources("text" if self.modality == "language" else "chat"),
             stage=replace(
                 stage,
                 steps=self.steps,
@@ -273,6 +286,7 @@ class Quantize(_Data):
             chip=bench.target,
             progress=bench.progress,
         )
+        bench.show(report)
         return [f"{key}: {value} dB" for key, value in report.summary().items()]
 
 
@@ -300,7 +314,7 @@ class Mixed(_Data):
             progress=bench.progress,
         )
         bench.run.mkdir(parents=True, exist_ok=True)
-        found.precision.save(bench.run / "precision.json")
+        save_precision(bench.run / "precision.json", found.precision)
         quantize = Quantize(rounding=self.rounding)
         notes = quantize.make(replace(bench, precision=found.precision), source, out)
         lowered = [point.lowered.name for point in found.front if point.lowered]
@@ -323,12 +337,13 @@ class Qat(_Data):
     def make(self, bench: Workbench, source: Path, out: Path) -> list[str]:
         outcome = qat(
             source,
-            bench.data,
+            bench.data.parent,
             out,
             bench.run,
             precision=bench.chosen(self.precision),
             teacher=bench.original,
             stage=replace(default_qat_stage(), steps=self.steps, batch_size=self.batch_size),
+            sources=bench.sources("chat"),
             samples=bench.samples,
             chip=bench.chip,
             options=bench.options,

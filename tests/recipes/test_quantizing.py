@@ -1,36 +1,17 @@
-"""From a checkpoint and a data file to a quantised checkpoint."""
+"""Rows of a data file as samples."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from autoneural.checkpoint import load_checkpoint
 from autoneural.data.importers import open_source
-from autoneural.errors import UserError
-from autoneural.recipes import calibration_samples, quantize_checkpoint
+from autoneural.recipes import calibration_samples
 from tests.conftest import TinyCheckpoint
 
 
-def test_from_a_data_file(tiny_checkpoint: TinyCheckpoint, cockpit: Path, tmp_path: Path) -> None:
-    float_folder, out = tiny_checkpoint.folder, tmp_path / "int"
-    report = quantize_checkpoint(float_folder, cockpit / "train.jsonl", out, samples=3)
-    assert len(calibration_samples(float_folder, cockpit, 99)) == 8
-    assert len(report.modules) > 50
-    assert load_checkpoint(out).recipe["calibration_samples"] == 3
-    with pytest.raises(UserError, match="precision 'w2'"):
-        quantize_checkpoint("x", "y", "z", precision="w2")
-
-
-def test_the_float_checkpoint_is_not_overwritten(
-    tiny_checkpoint: TinyCheckpoint, cockpit: Path
-) -> None:
-    folder = tiny_checkpoint.folder
-    before = (folder / "model.safetensors").read_bytes()
-    with pytest.raises(UserError, match="is the float checkpoint itself"):
-        quantize_checkpoint(folder, cockpit, folder, samples=1)
-    assert (folder / "model.safetensors").read_bytes() == before
+def test_as_many_as_there_are(tiny_checkpoint: TinyCheckpoint, cockpit: Path) -> None:
+    assert len(calibration_samples(tiny_checkpoint.folder, cockpit, 3)) == 3
+    assert len(calibration_samples(tiny_checkpoint.folder, cockpit / "train.jsonl", 99)) == 8
 
 
 def test_long_conversations_lose_their_last_turns(
