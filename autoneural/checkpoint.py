@@ -33,6 +33,7 @@ CONFIG, WEIGHTS, RECIPE, ENCODINGS = (
 )
 TOKENIZER_FILES = ("tokenizer.json", "chat_template.jinja")
 _KNOWN = {CONFIG, WEIGHTS, RECIPE, ENCODINGS, *TOKENIZER_FILES, "README.md", ".gitattributes"}
+_KNOWN |= {"report.html", "report.json"}
 _TIED = "language_model.lm_head.weight"
 
 

@@ -93,6 +93,7 @@ def qat(
     chosen = _precision(precision)
     options, how = options or RunOptions(), how or Distillation()
     sources = sources or {"chat": DataSource()}
+    Path(data) / next(iter(sources.values())).file
     if options.precision == "auto":
         options = replace(options, precision="fp32")
     source = open_float(checkpoint)
