@@ -96,10 +96,8 @@ def qat(
         options = replace(options, precision="fp32")
     source = open_float(checkpoint)
     expert = open_teacher(teacher or checkpoint, checkpoint, source.config, how, options)
-    words = Tokenizer.load(source.folder)
-    distilled = objective_factory(source.config, expert, how, "all", words)
-
-    method = _Qat(
+    distilled = objective_factory(source.config, expert, how, "all", Tokenizer.load(source.folder))
+    steps = _Qat(
         source=source,
         precision=chosen,
         samples=calibration_samples(checkpoint, data, samples),
@@ -107,35 +105,41 @@ def qat(
         chip=target,
         progress=progress,
     )
-    facts = {
-        "method": "qat",
-        "stage": "quantize",
-        "precision": chosen.to_dict(),
-        "calibration_samples": len(method.samples),
-        "teacher": weights_hash(teacher or checkpoint),
-        "distillation": how.to_dict(),
-    }
+    method = Method(
+        facts=steps.facts() | _teaching(teacher or checkpoint, how),
+        prepare=steps.prepare,
+        objective=lambda stage: RoundedObjective(distilled(stage)),
+        save=steps.save,
+    )
     return run_recipe(
-        Recipe(
-            name="qat",
-            preset=source.config.name,
-            data=dict(sources or {"chat": DataSource()}),
-            stages=(stage or default_qat_stage(),),
-            seed=seed,
-        ),
+        _recipe(source, sources, stage, seed),
         data=data,
         tokenizer=source.folder,
         run=run,
         output=out,
         start=checkpoint,
         options=options,
-        method=Method(
-            facts=facts,
-            prepare=method.prepare,
-            objective=lambda stage: RoundedObjective(distilled(stage)),
-            save=method.save,
-        ),
+        method=method,
     )
+
+
+def _recipe(
+    source: FloatCheckpoint,
+    sources: Mapping[str, DataSource] | None,
+    stage: Stage | None,
+    seed: int,
+) -> Recipe:
+    return Recipe(
+        name="qat",
+        preset=source.config.name,
+        data=dict(sources or {"chat": DataSource()}),
+        stages=(stage or default_qat_stage(),),
+        seed=seed,
+    )
+
+
+def _teaching(teacher: str | Path, how: Distillation) -> dict[str, Any]:
+    return {"teacher": weights_hash(teacher), "distillation": how.to_dict()}
 
 
 def _precision(chosen: str | Precision) -> Precision:
@@ -156,6 +160,15 @@ class _Qat:
     run: Path
     chip: Chip | None
     progress: Callable[[str, int, int], None] | None
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the result, besides recipe and teacher."""
+        return {
+            "method": "qat",
+            "stage": "quantize",
+            "precision": self.precision.to_dict(),
+            "calibration_samples": len(self.samples),
+        }
 
     def prepare(self, model: VLM) -> Checkpoint:
         """Make `model` learn from what PTQ leaves of it; returns the PTQ checkpoint."""
