@@ -114,8 +114,10 @@ def load_precision(path: str | Path) -> Precision:
     return Precision.from_dict(data, str(path))
 
 
-def find_precision(name: str | Path) -> Precision:
+def find_precision(name: str | Path | Precision) -> Precision:
     """One of `PRECISIONS` by name, else that of a file. UserError where it is neither."""
+    if isinstance(name, Precision):
+        return name
     if str(name) in PRECISIONS:
         return PRECISIONS[str(name)]
     if not expand(name).is_file():

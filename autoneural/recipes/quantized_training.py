@@ -21,7 +21,7 @@ from autoneural.checkpoint import (
     weights_hash,
 )
 from autoneural.compress.derive import FloatCheckpoint, open_float
-from autoneural.compress.precision import PRECISIONS, Precision
+from autoneural.compress.precision import Precision, find_precision
 from autoneural.compress.qat import RANGES, RoundedObjective, finish_qat, start_qat
 from autoneural.compress.quantize import (
     Sample,
@@ -34,7 +34,6 @@ from autoneural.compress.quantize import (
 )
 from autoneural.compress.snap import snap_encodings
 from autoneural.data.tokenizer import Tokenizer
-from autoneural.errors import UserError
 from autoneural.model.vlm import VLM
 from autoneural.recipes.distilling import objective_factory, open_teacher
 from autoneural.recipes.quantizing import calibration_samples
@@ -71,7 +70,7 @@ def qat(
     out: str | Path,
     run: str | Path,
     *,
-    precision: str | Precision = "w4a16",
+    precision: str | Path | Precision = "w4a16",
     teacher: str | Path | None = None,
     how: Distillation | None = None,
     stage: Stage | None = None,
@@ -90,64 +89,58 @@ def qat(
     be rounded to the 8 that bf16 has. `run` keeps the state: call again to resume.
     """
     target = None if chip is None else find_chip(chip)
-    chosen = _precision(precision)
+    chosen = find_precision(precision)
     options, how = options or RunOptions(), how or Distillation()
     sources = sources or {"chat": DataSource()}
-    Path(data) / next(iter(sources.values())).file
+    rows = Path(data) / next(iter(sources.values())).file
     if options.precision == "auto":
         options = replace(options, precision="fp32")
     source = open_float(checkpoint)
     expert = open_teacher(teacher or checkpoint, checkpoint, source.config, how, options)
-    words = Tokenizer.load(source.folder)
-    distilled = objective_factory(source.config, expert, how, "all", words)
-
-    method = _Qat(
+    distilled = objective_factory(source.config, expert, how, "all", Tokenizer.load(source.folder))
+    steps = _Qat(
         source=source,
         precision=chosen,
-        samples=calibration_samples(
-            checkpoint, Path(data) / next(iter(sources.values())).file, samples
-        ),
+        samples=calibration_samples(checkpoint, rows, samples),
         run=Path(run),
         chip=target,
         progress=progress,
     )
-    facts = {
-        "method": "qat",
-        "stage": "quantize",
-        "precision": chosen.to_dict(),
-        "calibration_samples": len(method.samples),
-        "teacher": weights_hash(teacher or checkpoint),
-        "distillation": how.to_dict(),
-    }
+    method = Method(
+        facts=steps.facts() | _teaching(teacher or checkpoint, how),
+        prepare=steps.prepare,
+        objective=lambda stage: RoundedObjective(distilled(stage)),
+        save=steps.save,
+    )
     return run_recipe(
-        Recipe(
-            name="qat",
-            preset=source.config.name,
-            data=dict(sources),
-            stages=(stage or default_qat_stage(),),
-            seed=seed,
-        ),
+        _recipe(source, sources, stage, seed),
         data=data,
         tokenizer=source.folder,
         run=run,
         output=out,
         start=checkpoint,
         options=options,
-        method=Method(
-            facts=facts,
-            prepare=method.prepare,
-            objective=lambda stage: RoundedObjective(distilled(stage)),
-            save=method.save,
-        ),
+        method=method,
     )
 
 
-def _precision(chosen: str | Precision) -> Precision:
-    if isinstance(chosen, Precision):
-        return chosen
-    if chosen not in PRECISIONS:
-        raise UserError(f"precision {chosen!r}: expected one of {', '.join(PRECISIONS)}")
-    return PRECISIONS[chosen]
+def _recipe(
+    source: FloatCheckpoint,
+    sources: Mapping[str, DataSource],
+    stage: Stage | None,
+    seed: int,
+) -> Recipe:
+    return Recipe(
+        name="qat",
+        preset=source.config.name,
+        data=dict(sources),
+        stages=(stage or default_qat_stage(),),
+        seed=seed,
+    )
+
+
+def _teaching(teacher: str | Path, how: Distillation) -> dict[str, Any]:
+    return {"teacher": weights_hash(teacher), "distillation": how.to_dict()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +153,15 @@ class _Qat:
     run: Path
     chip: Chip | None
     progress: Callable[[str, int, int], None] | None
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the result, besides recipe and teacher."""
+        return {
+            "method": "qat",
+            "stage": "quantize",
+            "precision": self.precision.to_dict(),
+            "calibration_samples": len(self.samples),
+        }
 
     def prepare(self, model: VLM) -> Checkpoint:
         """Make `model` learn from what PTQ leaves of it; returns the PTQ checkpoint."""

@@ -85,8 +85,7 @@ class Workbench:
 
     def chosen(self, own: str) -> Precision:
         """The precision that is asked for, or the step's own."""
-        wanted = self.precision or own
-        return wanted if isinstance(wanted, Precision) else find_precision(wanted)
+        return find_precision(self.precision or own)
 
     def identity(self) -> dict[str, Any]:
         """What decides the weights beside the recipe."""

@@ -82,13 +82,11 @@ def run_recipe(
     identity = _identity(chosen, sources, Path(data), Path(tokenizer), start)
     identity |= json.loads(json.dumps(method.facts))
     _check_identity(run, identity)
-    licences = _licences(start)
+    origin = _origin(start)
     model = _initial_model(chosen, start)
-    if words.vocab_size > model.config.text.vocab_size:
-        raise UserError(
-            f"{tokenizer}: {words.vocab_size} ids, the model has room for "
-            f"{model.config.text.vocab_size}"
-        )
+    room = model.config.text.vocab_size
+    if words.vocab_size > room:
+        raise UserError(f"{tokenizer}: {words.vocab_size} ids, the model has room for {room}")
     if method.prepare is not None:
         method.prepare(model)
 
@@ -97,8 +95,7 @@ def run_recipe(
             "made_by": f"autoneural {autoneural.__version__}, torch {torch.__version__}",
             **identity,
             "device": f"{trainer.device.type}, {trainer.precision}",
-            "licences": licences,
-            "parent_recipe": None if start is None else load_recipe(start),
+            **origin,
             "stages": trainer.position.results,
         }
         if method.save is not None:
@@ -157,9 +154,13 @@ def _initial_model(chosen: Recipe, start: str | Path | None) -> VLM:
     return model
 
 
-def _licences(start: str | Path | None) -> dict[str, str]:
-    """Of the weights: ours when they began at random, else those of what they began from."""
-    return {"weights": LICENCE} if start is None else load_recipe(start).get("licences", {})
+def _origin(start: str | Path | None) -> dict[str, Any]:
+    """Licences of the weights: ours when they began at random, else those of what they began from;
+    and how that was made."""
+    if start is None:
+        return {"licences": {"weights": LICENCE}, "parent_recipe": None}
+    made = load_recipe(start)
+    return {"licences": made.get("licences", {}), "parent_recipe": made}
 
 
 def preset_config(name: str) -> ModelConfig:
