@@ -1,156 +1,35 @@
 """Model configurations and presets: frozen, torch-free, saved as `config.json` with the weights.
 
 Key names are those of the field (Hugging Face for the language model, timm's block vocabulary for
-the vision encoder), so that public checkpoints load without a map. Imports nothing of ours.
+the vision encoder), so that public checkpoints load without a map. Imports nothing of ours but its
+half about pictures, `config_vision.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from math import inf
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from autoneural.config_vision import (
+    BLOCKS,
+    Block,
+    Checked,
+    EdgeResidual,
+    InvertedResidual,
+    MobileNetV5Config,
+    MultiQueryAttention,
+    TilingConfig,
+    VisionConfig,
+    ViTConfig,
+    require,
+)
 
 LayerType = Literal["conv", "full_attention"]
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-class _Checked:
-    """Every int of a configuration counts something, every float is a positive number."""
-
-    MAY_BE_ZERO: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        for field in fields(self):  # pyright: ignore[reportArgumentType]
-            value, least = getattr(self, field.name), 0 if field.name in self.MAY_BE_ZERO else 1
-            if field.type == "int":
-                whole = type(value) is int and value >= least
-                _require(whole, f"{field.name}: {value!r} is not a whole number from {least} up")
-            elif field.type == "float":
-                number = isinstance(value, int | float) and 0 < value < inf
-                _require(number, f"{field.name}: {value!r} is not a positive number")
-            elif field.type == "str":
-                _require(isinstance(value, str), f"{field.name}: {value!r} is not a text")
+Activation = Literal["gelu", "gelu_pytorch_tanh"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EdgeResidual(_Checked):
-    """Dense k x k expansion, then 1x1 projection (timm `er`)."""
-
-    channels: int
-    stride: int = 1
-    expand: float = 4.0
-    kernel_size: int = 3
-    type: Literal["er"] = "er"
-
-
-@dataclass(frozen=True, kw_only=True)
-class InvertedResidual(_Checked):
-    """Universal inverted residual (timm `uir`); a kernel of 0 leaves that depthwise conv out."""
-
-    channels: int
-    stride: int = 1
-    expand: float = 4.0
-    dw_start: int = 0
-    dw_mid: int = 0
-    type: Literal["uir"] = "uir"
-    MAY_BE_ZERO = ("dw_start", "dw_mid")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(
-            self.stride == 1 or bool(self.dw_start or self.dw_mid),
-            "stride: an inverted residual without a depthwise convolution cannot have one",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class MultiQueryAttention(_Checked):
-    """Global attention with one key/value head (timm `mqa`), optionally on strided keys/values."""
-
-    channels: int
-    num_heads: int
-    key_dim: int
-    kv_stride: int = 1
-    kernel_size: int = 3
-    type: Literal["mqa"] = "mqa"
-
-
-Block = EdgeResidual | InvertedResidual | MultiQueryAttention
-_BLOCKS = {"er": EdgeResidual, "uir": InvertedResidual, "mqa": MultiQueryAttention}
-
-
-@dataclass(frozen=True, kw_only=True)
-class MobileNetV5Config(_Checked):
-    """MobileNetV5 encoder: stem, stages of blocks, multi-scale fusion of the last two stages.
-
-    `unshuffle` puts squares of that many cells of the fusion side by side into one token.
-    """
-
-    image_size: int = 768
-    stem_channels: int = 64
-    stages: tuple[tuple[Block, ...], ...] = ()
-    fusion_channels: int = 2048
-    fusion_expand: float = 2.0
-    fusion_size: int = 16
-    unshuffle: int = 1
-    norm_eps: float = 1e-6
-    layer_scale_init: float = 1e-5
-    type: Literal["mobilenetv5"] = "mobilenetv5"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(len(self.stages) >= 2, "stages: multi-scale fusion needs at least two stages")
-        _require(all(self.stages), "stages: one of them is empty")
-        _require(self.fusion_size % self.unshuffle == 0, "unshuffle: does not divide fusion_size")
-
-    @property
-    def num_tokens(self) -> int:
-        """Visual tokens per image, the same at every image size."""
-        return (self.fusion_size // self.unshuffle) ** 2
-
-    @property
-    def out_channels(self) -> int:
-        return self.fusion_channels * self.unshuffle**2
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViTConfig(_Checked):
-    """Plain pre-norm ViT with learned positions and a pixel unshuffle: the baseline twin."""
-
-    image_size: int = 512
-    patch_size: int = 16
-    hidden_size: int = 1024
-    intermediate_size: int = 4096
-    num_hidden_layers: int = 24
-    num_attention_heads: int = 16
-    unshuffle: int = 2
-    norm_eps: float = 1e-6
-    type: Literal["vit"] = "vit"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        grid = self.image_size // self.patch_size
-        _require(self.image_size % self.patch_size == 0, "image_size: not a multiple of patch_size")
-        _require(grid % self.unshuffle == 0, "unshuffle: does not divide the patch grid")
-
-    @property
-    def num_tokens(self) -> int:
-        return (self.image_size // self.patch_size // self.unshuffle) ** 2
-
-    @property
-    def out_channels(self) -> int:
-        return self.hidden_size * self.unshuffle**2
-
-
-VisionConfig = MobileNetV5Config | ViTConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextConfig(_Checked):
+class TextConfig(Checked):
     """LFM2 decoder. `intermediate_size` is the width after LFM2's own adjustment (8192 at 1.2B)."""
 
     hidden_size: int = 2048
@@ -167,15 +46,15 @@ class TextConfig(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(len(self.layer_types) > 0, "layer_types: empty")
+        require(len(self.layer_types) > 0, "layer_types: empty")
         for kind in self.layer_types:
             known = " or ".join(get_args(LayerType))
-            _require(kind in get_args(LayerType), f"layer_types: {kind!r} is not {known}")
-        _require(
+            require(kind in get_args(LayerType), f"layer_types: {kind!r} is not {known}")
+        require(
             self.num_attention_heads % self.num_key_value_heads == 0,
             "num_attention_heads: not a multiple of num_key_value_heads",
         )
-        _require(self.conv_L_cache >= 2, "conv_L_cache: must be at least 2")
+        require(self.conv_L_cache >= 2, "conv_L_cache: must be at least 2")
 
     @property
     def num_hidden_layers(self) -> int:
@@ -183,25 +62,47 @@ class TextConfig(_Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProjectorConfig(_Checked):
-    """Norm-free two-layer MLP: Linear -> GELU -> Linear, with bias."""
+class ProjectorConfig(Checked):
+    """Two-layer MLP: [LayerNorm ->] Linear -> GELU (exact, or its tanh form) -> Linear."""
 
     hidden_size: int = 2048
+    hidden_act: Activation = "gelu_pytorch_tanh"
+    layer_norm: bool = False
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = get_args(Activation)
+        require(
+            self.hidden_act in known,
+            f"hidden_act: {self.hidden_act!r} is not {' or '.join(known)}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(_Checked):
-    """A whole vision-language model. `resize` is how pictures meet the square input."""
+class ModelConfig(Checked):
+    """A whole vision-language model.
+
+    `resize` is how pictures meet the square input; with `tiling` they keep their shape instead.
+    """
 
     name: str
     vision: VisionConfig
     projector: ProjectorConfig
     text: TextConfig
     resize: Literal["squash", "pad"] = "squash"
+    tiling: TilingConfig | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.resize in ("squash", "pad"), f"resize: {self.resize!r} is not squash or pad")
+        require(self.resize in ("squash", "pad"), f"resize: {self.resize!r} is not squash or pad")
+        if self.tiling is not None:
+            vision, tiling = self.vision, self.tiling
+            if not isinstance(vision, ViTConfig) or not vision.num_patches:
+                raise ValueError("tiling: needs a ViT with num_patches, which takes any size")
+            cell = (tiling.encoder_patch_size, tiling.downsample_factor)
+            same = cell == (vision.patch_size, vision.unshuffle)
+            require(same, "tiling: patch and downsample factor are not those of the encoder")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready dict."""
@@ -219,6 +120,7 @@ class ModelConfig(_Checked):
                     **{**data["text"], "layer_types": tuple(data["text"]["layer_types"])}
                 ),
                 resize=data.get("resize", "squash"),
+                tiling=TilingConfig(**data["tiling"]) if data.get("tiling") else None,
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"model config: {error}") from error
@@ -228,7 +130,7 @@ def _vision_from_dict(data: dict[str, Any]) -> VisionConfig:
     if data["type"] == "vit":
         return ViTConfig(**data)
     if data["type"] == "mobilenetv5":
-        stages = tuple(tuple(_BLOCKS[b["type"]](**b) for b in stage) for stage in data["stages"])
+        stages = tuple(tuple(BLOCKS[b["type"]](**b) for b in stage) for stage in data["stages"])
         return MobileNetV5Config(**{**data, "stages": stages})
     raise ValueError(f"vision.type: unknown {data['type']!r}, expected mobilenetv5 or vit")
 
@@ -322,6 +224,7 @@ _VIT_TINY = ViTConfig(
     num_hidden_layers=6,
     num_attention_heads=3,
 )
+
 
 PRESETS: dict[str, ModelConfig] = {
     config.name: config

@@ -33,6 +33,7 @@ ARROWS: dict[str, set[str]] = {
 }
 # Files at the top level that belong to one of the stages above.
 PART_OF = {
+    "config_vision": "config",
     "manifest": "bundle",
     "bundle_graphs": "bundle",
     "onnx_external": "bundle",
