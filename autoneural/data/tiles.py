@@ -84,12 +84,12 @@ class TilingProcessor:
 def cut(image: Image.Image, tiling: TilingConfig) -> Tiles:
     """An RGB picture as the model takes it: resized, or cut into tiles when it is far too large.
 
-    Raises UserError for a strip so narrow that it would take more than twice `max_image_tokens`: a
-    side is one token at least, and transformers, which has no limit here, would fill the memory.
+    Raises UserError for a strip so narrow that it takes more than `max_image_tokens`, one token
+    being the least on a side. transformers' processor fails on it too, with tensors of two sizes.
     """
     size = (image.height, image.width)
     whole = fitted_size(size, tiling)
-    tokens, most = whole[0] * whole[1] // _token_side(tiling) ** 2, 2 * tiling.max_image_tokens
+    tokens, most = whole[0] * whole[1] // _token_side(tiling) ** 2, tiling.max_image_tokens
     if tokens > most:
         raise UserError(
             f"image: {image.width}x{image.height} is too narrow: {tokens} tokens, "

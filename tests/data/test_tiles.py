@@ -28,13 +28,13 @@ from autoneural.errors import UserError
 SMALL = TilingConfig(
     tile_size=64, min_image_tokens=4, max_image_tokens=16, encoder_patch_size=8, max_tiles=6
 )
-SIZES = [(640, 480), (1100, 520), (300, 900), (130, 128), (40, 300), (64, 64), (20, 20), (2000, 90)]
+SIZES = [(640, 480), (1100, 520), (300, 900), (130, 128), (40, 300), (64, 64), (20, 20), (1500, 90)]
 TILINGS = {
     "small": SMALL,
     "without-thumbnail": replace(SMALL, use_thumbnail=False),
     "never-cut": replace(SMALL, min_tiles=1, max_tiles=1),
     "up-to-three": replace(SMALL, min_tiles=2, max_tiles=3),
-    "patient": replace(SMALL, max_pixels_tolerance=20.0),
+    "patient": replace(SMALL, max_pixels_tolerance=100.0),
 }
 
 
@@ -101,7 +101,7 @@ def test_ids_and_pixels_equal_transformers(name: str, tokenizer: Tokenizer) -> N
             assert picture.dtype == np.uint8
             assert np.abs(picture - wanted).max() < 1.001
         cuts.append(len(shapes))
-    assert (max(cuts) > 2) == (name not in ("never-cut", "patient"))
+    assert (max(cuts) > 2) == (name != "never-cut")
 
 
 @pytest.mark.parametrize("limits", [(2, 10), (1, 10), (2, 2), (2, 3), (3, 7), (4, 4)])
@@ -137,7 +137,7 @@ def test_tokens_name_rows_columns_and_the_thumbnail(tokenizer: Tokenizer) -> Non
 
 
 def test_what_cannot_be_cut_is_refused(tokenizer: Tokenizer) -> None:
-    with pytest.raises(UserError, match="4000x3 is too narrow: 146 tokens, at most 32; crop it"):
+    with pytest.raises(UserError, match="4000x3 is too narrow: 146 tokens, at most 16; crop it"):
         cut(noise(4000, 3), SMALL)
     ours = TilingProcessor(train_tokenizer(["What?"], 300), SMALL)
     message = [{"role": "user", "content": [{"type": "image", "image": noise(640, 480)}]}]
