@@ -48,5 +48,5 @@ def test_a_vit_of_many_grids_is_quantised_at_its_image_size(
     assert made.config == replace(config, vision=replace(VIT, num_patches=0), tiling=None)
     quantised = load_quantized(tmp_path / "int")
     expected, actual = samples[0](model), samples[0](quantised)
-    assert float((actual - expected).norm() / expected.norm()) < 0.05
+    assert float((actual - expected).norm() / expected.norm()) < 0.1
     build_graph(quantised, GraphKey(role="vision", image_size=32))

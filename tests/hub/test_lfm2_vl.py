@@ -184,7 +184,7 @@ def test_cached_greedy_tokens_equal_transformers(pair: Pair) -> None:
     pictures = tiled()
     ids = conversation(pictures)
     pair.theirs.generation_config.eos_token_id = None
-    expected = pair.theirs.generate(
+    expected = pair.theirs.generate(  # pyright: ignore[reportAttributeAccessIssue]
         input_ids=ids[None], **naflex(pictures), max_new_tokens=12, do_sample=False
     )[0, len(ids) :].tolist()
     actual = pair.ours.generate(ids, pictures, image_token_id=IMAGE, eos_id=-1, max_new_tokens=12)
