@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import onnx_ir as ir
 import pytest
 import torch
 from torch import nn
@@ -29,6 +30,7 @@ from autoneural.export.parity import (
 )
 from autoneural.export.qdq import load_quantization, quantize_graph
 from autoneural.model.vlm import VLM, fix_image_size
+from autoneural.target.numerics import Encoding
 from tests.export.conftest import CONFIG as CONVOLUTIONAL
 from tests.export.conftest import random_inputs
 
@@ -83,28 +85,35 @@ def test_float_graph_computes_what_pytorch_does(model: VLM) -> None:
 
 @pytest.mark.parametrize("precision", ["w8a16", "w4a16kv8"])
 def test_integer_graph_computes_what_fake_quantisation_does(model: VLM, precision: str) -> None:
-    config, plain = model.config, VLM(model.config).eval()
-    graph = build_graph(quantize(model, PRECISIONS[precision]), KEY)
-    samples = [random_inputs(graph, seed) for seed in range(4)]
-    with Calibration(model):
-        for inputs in samples:
-            run_torch(graph, inputs)
-        for path, key in (("decode", 1), ("prefill", 8)):
-            step = build_graph(model, GraphKey(role=path, width=key, context=16))
-            run_torch(step, random_inputs(step))
-        head = build_graph(model, GraphKey(role="head", width=1))
-        run_torch(head, random_inputs(head))
-    encodings = freeze(model, PRECISIONS[precision])
-    quantization = load_quantization(Checkpoint(config, frozen_tensors(model), {}, encodings))
-    plain.load_state_dict({k: v for k, v in model.state_dict().items() if k in plain.state_dict()})
-    exported = export_graph(build_graph(plain, KEY))
-    ends = quantize_graph(exported, quantization)
+    exported, ends = integer_graph(model, precision)
+    graph = build_graph(model, KEY)
     inputs = on_grid(random_inputs(graph, seed=9), ends)
     expected = run_torch(graph, inputs)
     got = run_integer(exact_session(model_bytes(exported)), inputs, ends)
     assert worst(compare_integer(expected, got, ends)).sqnr_db > 60
+
+
+def integer_graph(model: VLM, precision: str) -> tuple[ir.Model, dict[str, Encoding]]:
+    """The vision graph of `model`, which is quantised in place, and the encodings of its ends."""
+    config, plain = model.config, VLM(model.config).eval()
+    quantize(model, PRECISIONS[precision])
+    keys = (
+        KEY,
+        GraphKey(role="decode", width=1, context=16),
+        GraphKey(role="prefill", width=8, context=16),
+        GraphKey(role="head", width=1),
+    )
+    with Calibration(model):
+        for seed in range(4):
+            for graph in (build_graph(model, key) for key in keys):
+                run_torch(graph, random_inputs(graph, seed))
+    encodings = freeze(model, PRECISIONS[precision])
+    quantization = load_quantization(Checkpoint(config, frozen_tensors(model), {}, encodings))
     table = quantization.weights["vision_encoder.embeddings.position_embedding.weight"]
     assert (table.bits, table.values.shape) == (16, (64, 16))
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if k in plain.state_dict()})
+    exported = export_graph(build_graph(plain, KEY))
+    return exported, quantize_graph(exported, quantization)
 
 
 def test_every_engine_module_reads_a_range(model: VLM) -> None:
@@ -121,3 +130,15 @@ def test_every_engine_module_reads_a_range(model: VLM) -> None:
 def test_a_graph_needs_one_grid() -> None:
     with pytest.raises(UserError, match="vision: positions follow the picture, a graph has one"):
         build_graph(VLM(CONFIG), KEY)
+
+
+def test_a_layer_norm_has_the_constants_that_every_chip_takes(model: VLM) -> None:
+    """HTP before v73 computes it in integers with a gamma of uint8 and a beta of int32 alone."""
+    exported, _ = integer_graph(model, "w8a16")
+    norms = [node for node in exported.graph if node.op_type == "LayerNormalization"]
+    assert norms
+    for norm in norms:
+        for value, kind in zip(norm.inputs[1:], ("UINT8", "INT32"), strict=True):
+            dequantize = value.producer()
+            assert dequantize.op_type == "DequantizeLinear"
+            assert dequantize.inputs[0].dtype.name == kind
