@@ -105,8 +105,9 @@ def pixel_scale(
     try:
         _only(processor, "resample", _BILINEAR)
         _only(processor, "do_rescale", True)
-        if not math.isclose(processor.get("rescale_factor", 1 / 255), 1 / 255):
-            raise ValueError(f"rescale_factor: {processor['rescale_factor']!r} is not 1/255")
+        factor = _value(processor, "rescale_factor", 1 / 255)
+        if type(factor) is not float or not math.isclose(factor, 1 / 255):
+            raise ValueError(f"rescale_factor: {factor!r} is not supported, only 1/255")
         if not processor.get("do_normalize", True):
             return PixelScale((0.0,) * 3, (1.0,) * 3)
         return PixelScale(_triple(processor, "image_mean"), _triple(processor, "image_std"))

@@ -349,7 +349,8 @@ def test_a_tiling_that_is_not_built_is_refused_by_name(processor: dict, complain
     ("processor", "complaint"),
     [
         ({"resample": 3}, "resample: 3 is not supported, only 2"),
-        ({"rescale_factor": 1.0}, "rescale_factor: 1.0 is not 1/255"),
+        ({"rescale_factor": 1.0}, "rescale_factor: 1.0 is not supported, only 1/255"),
+        ({"rescale_factor": "1"}, "rescale_factor: '1' is not supported, only 1/255"),
         ({"image_std": [0.5, 0.0, 0.5]}, "image_std: .* are not three numbers"),
         ({"image_mean": [0.5]}, "image_mean: .* are not three numbers"),
     ],
