@@ -19,6 +19,7 @@ from autoneural.config_vision import (
     InvertedResidual,
     MobileNetV5Config,
     MultiQueryAttention,
+    TilingConfig,
     VisionConfig,
     ViTConfig,
     one_per_layer,
@@ -36,12 +37,14 @@ __all__ = [
     "MultiQueryAttention",
     "ProjectorConfig",
     "TextConfig",
+    "TilingConfig",
     "ViTConfig",
     "VisionConfig",
     "preset",
 ]
 
 LayerType = Literal["conv", "full_attention"]
+Activation = Literal["gelu", "gelu_pytorch_tanh"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +105,27 @@ class TextConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectorConfig(Checked):
-    """Norm-free two-layer MLP: Linear -> GELU -> Linear, with bias."""
+    """Two-layer MLP: [LayerNorm ->] Linear -> GELU (exact, or its tanh form) -> Linear."""
 
     hidden_size: int = 2048
+    hidden_act: Activation = "gelu_pytorch_tanh"
+    layer_norm: bool = False
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = get_args(Activation)
+        require(
+            self.hidden_act in known,
+            f"hidden_act: {self.hidden_act!r} is not {' or '.join(known)}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Checked):
-    """A whole vision-language model. `resize` is how pictures meet the square input.
+    """A whole vision-language model.
 
+    `resize` is how pictures meet the square input; with `tiling` they keep their shape instead.
     `ranks`: module path -> rank, of the layers that are a product of two smaller ones.
     """
 
@@ -120,6 +135,7 @@ class ModelConfig(Checked):
     text: TextConfig
     resize: Literal["squash", "pad"] = "squash"
     ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
+    tiling: TilingConfig | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,6 +144,13 @@ class ModelConfig(Checked):
         for path, rank in self.ranks.items():
             whole = type(rank) is int and rank >= 1
             require(whole, f"ranks: {path}: {rank!r} is not a whole number from 1 up")
+        if self.tiling is not None:
+            vision, tiling = self.vision, self.tiling
+            if not isinstance(vision, ViTConfig) or not vision.num_patches:
+                raise ValueError("tiling: needs a ViT with num_patches, which takes any size")
+            cell = (tiling.encoder_patch_size, tiling.downsample_factor)
+            same = cell == (vision.patch_size, vision.unshuffle)
+            require(same, "tiling: patch and downsample factor are not those of the encoder")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready dict."""
@@ -147,6 +170,7 @@ class ModelConfig(Checked):
                 ),
                 resize=data.get("resize", "squash"),
                 ranks=data.get("ranks", {}),
+                tiling=TilingConfig(**data["tiling"]) if data.get("tiling") else None,
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"model config: {error}") from error
@@ -254,6 +278,7 @@ _VIT_TINY = ViTConfig(
     num_hidden_layers=6,
     num_attention_heads=3,
 )
+
 
 PRESETS: dict[str, ModelConfig] = {
     config.name: config

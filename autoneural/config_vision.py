@@ -6,7 +6,7 @@ Imported through `autoneural.config`. Imports nothing of ours.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import inf
+from math import inf, isqrt
 from typing import ClassVar, Literal
 
 
@@ -40,6 +40,8 @@ class Checked:
             elif field.type == "float":
                 number = isinstance(value, int | float) and 0 < value < inf
                 require(number, f"{field.name}: {value!r} is not a positive number")
+            elif field.type == "bool":
+                require(isinstance(value, bool), f"{field.name}: {value!r} is not true or false")
             elif field.type == "str":
                 require(isinstance(value, str), f"{field.name}: {value!r} is not a text")
 
@@ -136,8 +138,10 @@ class MobileNetV5Config(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig(Checked):
-    """Plain pre-norm ViT with learned positions and a pixel unshuffle: the baseline twin.
+    """Plain pre-norm ViT with learned positions and a pixel unshuffle: the baseline twin, SigLIP2.
 
+    `num_patches` 0: one position per patch of `image_size`, the only size that it takes. Above 0: a
+    square table of that many, resized to the grid of each picture.
     `intermediate_sizes`: the MLP width of each layer, in place of one for all.
     """
 
@@ -146,18 +150,32 @@ class ViTConfig(Checked):
     hidden_size: int = 1024
     intermediate_size: int = 4096
     intermediate_sizes: tuple[int, ...] = ()
+    num_patches: int = 0
     num_hidden_layers: int = 24
     num_attention_heads: int = 16
     unshuffle: int = 2
     norm_eps: float = 1e-6
     type: Literal["vit"] = "vit"
+    MAY_BE_ZERO = ("num_patches",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        grid = self.image_size // self.patch_size
         require(self.image_size % self.patch_size == 0, "image_size: not a multiple of patch_size")
-        require(grid % self.unshuffle == 0, "unshuffle: does not divide the patch grid")
+        require(self.grid % self.unshuffle == 0, "unshuffle: does not divide the patch grid")
+        require(isqrt(self.num_patches) ** 2 == self.num_patches, "num_patches: not a square")
+        heads = self.hidden_size % self.num_attention_heads == 0
+        require(heads, "hidden_size: not a multiple of num_attention_heads")
         one_per_layer("intermediate_sizes", self.intermediate_sizes, self.num_hidden_layers)
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of a picture of `image_size`."""
+        return self.image_size // self.patch_size
+
+    @property
+    def position_grid(self) -> int:
+        """Positions along one side of the table."""
+        return isqrt(self.num_patches) or self.grid
 
     def mlp_width(self, layer: int) -> int:
         """Hidden units of that layer's MLP."""
@@ -165,7 +183,8 @@ class ViTConfig(Checked):
 
     @property
     def num_tokens(self) -> int:
-        return (self.image_size // self.patch_size // self.unshuffle) ** 2
+        """Visual tokens of a picture of `image_size`."""
+        return (self.grid // self.unshuffle) ** 2
 
     @property
     def out_channels(self) -> int:
@@ -173,3 +192,29 @@ class ViTConfig(Checked):
 
 
 VisionConfig = MobileNetV5Config | ViTConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TilingConfig(Checked):
+    """How LFM2-VL cuts a picture; names and defaults of its processor. One tile at most: no cuts.
+
+    A visual token covers a square of `encoder_patch_size * downsample_factor` pixels.
+    """
+
+    tile_size: int = 512
+    min_tiles: int = 2
+    max_tiles: int = 10
+    use_thumbnail: bool = True
+    min_image_tokens: int = 64
+    max_image_tokens: int = 256
+    encoder_patch_size: int = 16
+    downsample_factor: int = 2
+    max_pixels_tolerance: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        token = self.encoder_patch_size * self.downsample_factor
+        require(self.min_tiles <= self.max_tiles, "min_tiles: more than max_tiles")
+        tokens = self.min_image_tokens <= self.max_image_tokens
+        require(tokens, "min_image_tokens: more than max_image_tokens")
+        require(self.tile_size % token == 0, f"tile_size: not a multiple of {token} (one token)")

@@ -31,6 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "export": {"model", "checkpoint", "compress", "target", "bundle"},
     "runtime": {"data", "target", "bundle"},
     "npu": {"target", "bundle", "runtime", "data", "page"},
+    "hub": {"checkpoint", "model", "data"},
 }
 # Files at the top level that belong to one of the stages above.
 PART_OF = {
@@ -59,7 +60,10 @@ TOP = {
 EXTRAS = ("torch", "safetensors", "pyarrow", "tensorboard", "onnx", "onnxscript", "onnx_ir")
 EDGE = ("cli", "bundle", "bench.quality")  # modules, besides whole folders below
 EDGE_FOLDERS = ("runtime", "target")
-TORCH_FREE = ("data.image", "data.tokenizer", "data.processor", "data.dataset", "data.cockpit")
+TORCH_FREE = (
+    *("data.image", "data.tokenizer", "data.processor", "data.dataset", "data.cockpit"),
+    "data.tiles",
+)
 
 
 def module_name(path: Path) -> str:

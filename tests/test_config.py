@@ -41,6 +41,51 @@ def test_widths_and_ranks_survive_json(name: str) -> None:
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
+def test_a_config_of_an_earlier_version_is_read_as_before() -> None:
+    data = json.loads(json.dumps(preset("vit-tiny").to_dict()))
+    del data["tiling"], data["vision"]["num_patches"]
+    data["projector"] = {"hidden_size": data["projector"]["hidden_size"]}
+    assert ModelConfig.from_dict(data) == preset("vit-tiny")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda data: data["vision"].update(num_patches=250), "num_patches: not a square"),
+        (lambda data: data["vision"].update(num_patches=-4), "num_patches: -4 is not a whole"),
+        (
+            lambda data: data["vision"].update(num_attention_heads=7),
+            "hidden_size: not a multiple of num_attention_heads",
+        ),
+        (lambda data: data["projector"].update(hidden_act="relu"), "hidden_act: 'relu' is not"),
+        (lambda data: data["projector"].update(bias=1), "bias: 1 is not true or false"),
+        (lambda data: data["projector"].update(norm=True), "'norm'"),
+        (lambda data: data.update(tiling={"tile_size": 40}), "tile_size: not a multiple of 32"),
+        (lambda data: data.update(tiling={"min_tiles": 11}), "min_tiles: more than max_tiles"),
+        (
+            lambda data: data.update(tiling={"min_image_tokens": 300}),
+            "min_image_tokens: more than max_image_tokens",
+        ),
+        (
+            lambda data: data.update(tiling={"encoder_patch_size": 8}),
+            "tiling: patch and downsample factor are not those of the encoder",
+        ),
+        (
+            lambda data: data.update(tiling={"tile_size": 64}) or data["vision"].pop("num_patches"),
+            "tiling: needs a ViT with num_patches",
+        ),
+    ],
+)
+def test_an_impossible_vit_names_the_key(change: Callable[[dict], object], complaint: str) -> None:
+    data = json.loads(json.dumps(preset("vit-tiny").to_dict()))
+    data["vision"]["num_patches"] = 256
+    ModelConfig.from_dict({**data, "tiling": {"tile_size": 256}})
+    change(data)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        ModelConfig.from_dict(data)
+    assert complaint in str(caught.value)
+
+
 @pytest.mark.parametrize("size", [256, 384, 500, 640, 768])
 def test_the_encoder_gives_256_tokens_at_any_size(size: int) -> None:
     data = preset("autoneural-1.5b").to_dict()

@@ -90,9 +90,9 @@ def random_model(piece: Piece) -> VLM:
     with torch.device("meta"):
         vlm = VLM(config)
     if piece.part == "vision":
-        vision, hidden = config.vision, config.projector.hidden_size
+        vision, width = config.vision, config.text.hidden_size
         vlm.vision_encoder = build_vision_encoder(vision)
-        vlm.projector = Projector(vision.out_channels, hidden, config.text.hidden_size)
+        vlm.projector = Projector(vision.out_channels, width, config.projector)
     else:
         vlm.language_model = _decoder(config)
     for parameter in vlm.parameters():

@@ -18,7 +18,7 @@ from autoneural.checkpoint import (
 )
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
-from autoneural.model.vlm import VLM
+from autoneural.model.vlm import VLM, fix_image_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +36,17 @@ class FloatCheckpoint:
 
 
 def open_float(name: str | Path) -> FloatCheckpoint:
-    """The float checkpoint called `name`. UserError when it is quantised or not usable."""
+    """The float checkpoint called `name`. UserError when it is quantised or not usable.
+
+    What is made of it is for static graphs, so a ViT's positions are fixed at its image size here.
+    """
     checkpoint = load_checkpoint(name)
     if checkpoint.encodings is not None:
         raise UserError(f"{name}: is quantised already; start from the float checkpoint")
+    config, state = checkpoint.config, checkpoint.state_dict
+    config, state = fix_image_size(config, state, config.vision.image_size)
     return FloatCheckpoint(
-        folder=find_checkpoint(name),
-        config=checkpoint.config,
-        state_dict=checkpoint.state_dict,
-        recipe=checkpoint.recipe,
+        folder=find_checkpoint(name), config=config, state_dict=state, recipe=checkpoint.recipe
     )
 
 

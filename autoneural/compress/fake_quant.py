@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from autoneural.compress.observer import Observer, ObserverName, least_error_scale, make_observer
 from autoneural.compress.precision import (
+    LAYER_NORM_BITS,
     VECTOR_BITS,
     FixedRange,
     MaskPaths,
@@ -229,7 +230,8 @@ def _attach_weights(model: nn.Module, precision: Precision) -> None:
                 continue
             seen.add(id(parameter))
             vector = parameter.ndim == 1
-            bits = VECTOR_BITS if vector else bits_for(precision.weights, path)
+            least = LAYER_NORM_BITS if isinstance(module, nn.LayerNorm) else VECTOR_BITS
+            bits = least if vector else bits_for(precision.weights, path)
             if bits is not None:
                 axis = None if vector or bits == VECTOR_BITS else 0
                 attach_weight(module, WeightQuantizer(name, bits, axis))

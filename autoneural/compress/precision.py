@@ -28,6 +28,7 @@ from autoneural.errors import UserError
 from autoneural.files import expand, write_text
 
 VECTOR_BITS = 16  # norm weights and layer scales: a few values, multiplied element by element
+LAYER_NORM_BITS = 8  # but HTP before v73 takes only these for a LayerNorm (target/legality.json)
 
 
 @dataclass(frozen=True)

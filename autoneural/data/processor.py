@@ -49,9 +49,11 @@ class Processor:
         Raises UserError for a malformed message, an unreadable image or a wrong number of images.
         """
         conversation = normalise_messages(list(messages))
-        sources = _sources(conversation, images)
+        sources = image_sources(conversation, images)
         text = self.tokenizer.apply_chat_template(conversation, add_generation_prompt, tools)
-        ids = self._expand(self.tokenizer.encode(text), len(sources))
+        token = self.tokenizer
+        block = [token.image_start, *[token.image_id] * self.tokens_per_image, token.image_end]
+        ids = expand_images(token.encode(text), token.image_id, [block] * len(sources))
         return ModelInputs(ids, self.pixels(sources))
 
     def training_example(
@@ -89,21 +91,26 @@ class Processor:
         image = load_image(source, min_size=2 * self.image_size)
         return to_pixels(image, self.image_size, self.resize)
 
-    def _expand(self, ids: list[int], num_images: int) -> np.ndarray:
-        token = self.tokenizer
-        found = ids.count(token.image_id)
-        if found != num_images:
-            raise UserError(f"chat template: rendered {found} of {num_images} images")
-        block = [token.image_start, *[token.image_id] * self.tokens_per_image, token.image_end]
-        flat: list[int] = []
-        for i in ids:
-            flat.extend(block if i == token.image_id else (i,))
-        return np.array(flat, dtype=np.int64)
+
+def expand_images(ids: Sequence[int], image_id: int, blocks: Sequence[Sequence[int]]) -> np.ndarray:
+    """`ids`, int64 [T], with the n-th image token replaced by the n-th block.
+
+    Raises UserError when the chat template rendered more or fewer images than there are.
+    """
+    found = list(ids).count(image_id)
+    if found != len(blocks):
+        raise UserError(f"chat template: rendered {found} of {len(blocks)} images")
+    rest = iter(blocks)
+    flat: list[int] = []
+    for i in ids:
+        flat.extend(next(rest) if i == image_id else (i,))
+    return np.array(flat, dtype=np.int64)
 
 
-def _sources(
+def image_sources(
     conversation: Sequence[Message], images: Sequence[ImageSource] | None
 ) -> list[ImageSource]:
+    """`images`, or what the image parts hold, in order. UserError where one is missing."""
     parts = list(image_parts(conversation))
     if images is None:
         for number, part in enumerate(parts):

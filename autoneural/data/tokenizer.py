@@ -32,6 +32,7 @@ from autoneural.files import write_text
 PAD, BOS, EOS = "<|pad|>", "<|startoftext|>", "<|im_end|>"
 TURN_START = "<|im_start|>"
 IMAGE, IMAGE_START, IMAGE_END = "<image>", "<|image_start|>", "<|image_end|>"
+IMAGE_THUMBNAIL = "<|img_thumbnail|>"
 SPECIAL_TOKENS = (
     PAD,
     BOS,
@@ -50,7 +51,7 @@ SPECIAL_TOKENS = (
     IMAGE,
     IMAGE_START,
     IMAGE_END,
-    "<|img_thumbnail|>",
+    IMAGE_THUMBNAIL,
 )
 TOKENIZER_FILE, TEMPLATE_FILE = "tokenizer.json", "chat_template.jinja"
 
@@ -75,16 +76,13 @@ class Tokenizer:
         self._backend = backend
         self._template_text = chat_template
         self._added = {t.content: i for i, t in backend.get_added_tokens_decoder().items()}
-        for token in (PAD, BOS, EOS, TURN_START, IMAGE, IMAGE_START, IMAGE_END):
-            if token not in self._added:
-                raise UserError(f"tokenizer: no special token {token}; use an LFM2-VL tokenizer")
-        self.pad_id = self._added[PAD]
-        self.bos_id = self._added[BOS]
-        self.eos_id = self._added[EOS]
-        self.turn_start = self._added[TURN_START]
-        self.image_id = self._added[IMAGE]
-        self.image_start = self._added[IMAGE_START]
-        self.image_end = self._added[IMAGE_END]
+        self.pad_id = self.special_id(PAD)
+        self.bos_id = self.special_id(BOS)
+        self.eos_id = self.special_id(EOS)
+        self.turn_start = self.special_id(TURN_START)
+        self.image_id = self.special_id(IMAGE)
+        self.image_start = self.special_id(IMAGE_START)
+        self.image_end = self.special_id(IMAGE_END)
         # Longest first, so that a token which starts another one does not hide it.
         ordered = sorted(self._added, key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(map(re.escape, ordered))})")
@@ -121,6 +119,12 @@ class Tokenizer:
     @property
     def special_ids(self) -> frozenset[int]:
         return frozenset(self._added.values())
+
+    def special_id(self, token: str) -> int:
+        """Id of a special token. UserError when the vocabulary has none of that name."""
+        if token not in self._added:
+            raise UserError(f"tokenizer: no special token {token}; use an LFM2-VL tokenizer")
+        return self._added[token]
 
     def encode(self, text: str, parse_special: bool = True) -> list[int]:
         """Token ids of `text`; nothing is added in front.

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from autoneural.config import ViTConfig
+from autoneural.errors import UserError
 from autoneural.manifest import Role
 from autoneural.model.language_model import causal_mask, rotary_tables
 from autoneural.model.state import DecoderState
@@ -74,7 +76,10 @@ def graph_keys(vlm: VLM, context: int, prefill_width: int, verify_width: int) ->
 
 
 def build_graph(vlm: VLM, key: GraphKey) -> TorchGraph:
-    """The part of `vlm` that `key` names, sharing its parameters, in eval mode."""
+    """The part of `vlm` that `key` names, sharing its parameters, in eval mode.
+
+    Raises UserError for a vision encoder whose grid is not fixed.
+    """
     builders = {"vision": _vision, "head": _head}
     graph = builders.get(key.role, _decoder)(vlm, key)
     graph.module.eval()
@@ -120,6 +125,12 @@ class HeadGraph(nn.Module):
 
 
 def _vision(vlm: VLM, key: GraphKey) -> TorchGraph:
+    vision = vlm.config.vision
+    if isinstance(vision, ViTConfig) and vision.num_patches:
+        raise UserError(
+            f"{key.name}: positions follow the picture, a graph has one grid; "
+            "call fix_image_size of autoneural.model.vlm first"
+        )
     return TorchGraph(
         key=key,
         module=VisionGraph(vlm),

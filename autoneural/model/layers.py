@@ -92,10 +92,17 @@ class Sigmoid(nn.Module):
 
 
 class Gelu(nn.Module):
-    """GELU, tanh form."""
+    """GELU: its tanh form, or `exact` (by the error function)."""
+
+    def __init__(self, *, exact: bool = False) -> None:
+        super().__init__()
+        self.approximate = "none" if exact else "tanh"
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(x, approximate="tanh")
+        return F.gelu(x, approximate=self.approximate)
+
+    def extra_repr(self) -> str:
+        return f"approximate={self.approximate}"
 
 
 class RMSNorm(nn.Module):
@@ -198,15 +205,15 @@ class Rotary(nn.Module):
         return self.add(self.mul_cos(x_BhTd, cos_11Td), self.mul_sin(swapped, sin_11Td))
 
 
-def pixel_unshuffle(x_BTC: Tensor, grid: int, factor: int) -> Tensor:
-    """Tokens of a `grid` x `grid` picture, squares of `factor` x `factor` of them joined into one.
+def pixel_unshuffle(x_BTC: Tensor, rows: int, factor: int) -> Tensor:
+    """Tokens of a picture of that many rows, squares of `factor` x `factor` joined into one.
 
     [B,T,C] -> [B,T/factor^2,C*factor^2] in LFM2-VL's order: row, column, channel.
     """
     if factor == 1:
         return x_BTC
     # In two steps, because the direct form has rank 6 and an NPU stops at 5.
-    batch, side = x_BTC.shape[0], grid // factor
-    x_BHWC = x_BTC.reshape(batch, grid, side, -1)
-    x_BWHC = x_BHWC.transpose(1, 2).reshape(batch, side, side, -1)
+    batch, columns = x_BTC.shape[0], x_BTC.shape[1] // rows // factor
+    x_BHWC = x_BTC.reshape(batch, rows, columns, -1)
+    x_BWHC = x_BHWC.transpose(1, 2).reshape(batch, columns, rows // factor, -1)
     return torch.flatten(x_BWHC.transpose(1, 2), 1, 2)

@@ -43,7 +43,10 @@ from autoneural.model.vit import ViT
 
 
 def build_vision_encoder(config: VisionConfig) -> MobileNetV5 | ViT:
-    """The encoder that `config` describes; both kinds map [B,3,S,S] in [0,1] to [B,N,C]."""
+    """The encoder that `config` describes; both kinds map [B,3,S,S] in [0,1] to [B,N,C].
+
+    A ViT of many grids (`num_patches`) takes [B,3,H,W] too.
+    """
     return MobileNetV5(config) if isinstance(config, MobileNetV5Config) else ViT(config)
 
 

@@ -1,17 +1,42 @@
-"""Plain ViT, the baseline twin of the convolutional encoder; SigLIP's parameter names.
+"""Plain ViT under SigLIP's parameter names: the baseline twin, and SigLIP2 as LFM2-VL uses it.
 
     pixels -> patch conv + positions -> n x { x + attn(norm(x)), x + mlp(norm(x)) } -> norm
            -> pixel unshuffle (LFM2-VL's order: row, column, channel) -> [B,N,C]
+
+SigLIP2 (arXiv 2502.14786) in its NaFlex form takes pictures of any shape: each is cut into patches
+as it is and the square table of positions is resized to its grid. transformers
+(`models/siglip2`) flattens patches and pads them to one length under a mask; here a picture is a
+batch of its own and nothing is padded, which gives the same features.
+
+Two kinds of model differ in `ViTConfig.num_patches` alone. Above 0 the table follows the picture.
+At 0 it has the one grid of `image_size`: the twins, and what a static graph of an NPU wants
+(`fix_image_size` in `vlm.py` makes the second out of the first).
 
 Shape suffixes: see `layers.py`.
 """
 
 from __future__ import annotations
 
+from math import isqrt
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoneural.config import ViTConfig
 from autoneural.model.layers import Add, Gelu, MatMul, Range, Scale, Softmax, pixel_unshuffle
+
+
+def resize_positions(table_ND: Tensor, rows: int, columns: int) -> Tensor:
+    """Square table of positions at another grid, [N,D] -> [rows*columns,D]: bilinear, antialiased.
+
+    Computed in fp32, as transformers' SigLIP2 does on a CPU, and returned in the table's type.
+    """
+    side = isqrt(len(table_ND))
+    if rows == columns == side:
+        return table_ND
+    table_1DHW = table_ND.float().T.reshape(1, -1, side, side)
+    resized_1DHW = F.interpolate(table_1DHW, (rows, columns), mode="bilinear", antialias=True)
+    return resized_1DHW[0].flatten(1).T.to(table_ND.dtype)
 
 
 class Embeddings(nn.Module):
@@ -19,16 +44,18 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        patches = (config.image_size // config.patch_size) ** 2
+        self.config = config
         self.patch_embedding = nn.Conv2d(
             3, config.hidden_size, config.patch_size, stride=config.patch_size
         )
-        self.position_embedding = nn.Embedding(patches, config.hidden_size)
+        self.position_embedding = nn.Embedding(config.position_grid**2, config.hidden_size)
         self.add = Add()
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        x_BTD = self.patch_embedding(pixels_BCHW).flatten(2).transpose(1, 2)
-        return self.add(x_BTD, self.position_embedding.weight)
+        x_BDHW = self.patch_embedding(pixels_BCHW)
+        rows, columns = x_BDHW.shape[2:]
+        positions_TD = resize_positions(self.position_embedding.weight, rows, columns)
+        return self.add(x_BDHW.flatten(2).transpose(1, 2), positions_TD)
 
 
 class SelfAttention(nn.Module):
@@ -104,12 +131,15 @@ class Encoder(nn.Module):
 
 
 class ViT(nn.Module):
-    """Pixels [B,3,S,S] in [0,1] -> visual tokens [B,N,C]; S must be the config's image_size."""
+    """Pixels [B,3,H,W] in [0,1] -> visual tokens [B,N,C], row by row.
+
+    H and W are multiples of patch size times unshuffle; with fixed positions both are the config's
+    image_size. ValueError otherwise.
+    """
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        self.grid = config.image_size // config.patch_size
-        self.unshuffle = config.unshuffle
+        self.config = config
         self.pixels = Range()
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
@@ -126,5 +156,18 @@ class ViT(nn.Module):
         nn.init.normal_(self.embeddings.position_embedding.weight, std=0.02)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        rows = self._rows(*pixels_BCHW.shape[2:])
         x_BTD = self.encoder(self.embeddings(self.pixels(pixels_BCHW)))
-        return pixel_unshuffle(self.post_layernorm(x_BTD), self.grid, self.unshuffle)
+        return pixel_unshuffle(self.post_layernorm(x_BTD), rows, self.config.unshuffle)
+
+    def _rows(self, height: int, width: int) -> int:
+        """Rows of patches; refuses a picture that has no grid here."""
+        config = self.config
+        cell, size = config.patch_size * config.unshuffle, config.image_size
+        if height % cell or width % cell:
+            raise ValueError(f"pixels: {height}x{width} are no multiples of {cell}")
+        if not config.num_patches and (height, width) != (size, size):
+            raise ValueError(
+                f"pixels: {height}x{width}, but the positions are those of {size}x{size}"
+            )
+        return height // config.patch_size

@@ -10,19 +10,27 @@ Shape suffixes: see `layers.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from autoneural.config import ModelConfig
+from autoneural.config import ModelConfig, ViTConfig
 from autoneural.model.language_model import LanguageModel
 from autoneural.model.layers import MatMul
 from autoneural.model.low_rank import factorise_layers
 from autoneural.model.projector import Projector
 from autoneural.model.state import DecoderState
 from autoneural.model.vision_encoder import build_vision_encoder
+from autoneural.model.vit import resize_positions
+
+_POSITIONS = "vision_encoder.embeddings.position_embedding.weight"
+
+
+# [B,3,S,S] of one size, or pictures [3,H,W] of their own sizes (tiles and a thumbnail).
+Pictures = Tensor | Sequence[Tensor]
 
 
 class VLM(nn.Module):
@@ -36,59 +44,64 @@ class VLM(nn.Module):
         self.config = config
         self.vision_encoder = build_vision_encoder(config.vision)
         self.projector = Projector(
-            config.vision.out_channels, config.projector.hidden_size, config.text.hidden_size
+            config.vision.out_channels, config.text.hidden_size, config.projector
         )
         self.language_model = LanguageModel(config.text)
         factorise_layers(self, config.ranks)
 
     def image_features(self, pixels_BCHW: Tensor) -> Tensor:
-        """[B,3,S,S], float in [0,1] or uint8 -> visual tokens [B,N,D] as the decoder reads them."""
+        """[B,3,H,W], float in [0,1] or uint8 -> visual tokens [B,N,D] as the decoder reads them."""
         if pixels_BCHW.dtype == torch.uint8:
             pixels_BCHW = pixels_BCHW.to(next(self.projector.parameters()).dtype) / 255
         pixels_BCHW = pixels_BCHW.contiguous(memory_format=torch.channels_last)
         return self.projector(self.vision_encoder(pixels_BCHW))
 
-    def embed(
-        self, input_ids_BT: Tensor, pixels_BCHW: Tensor | None, image_token_id: int
-    ) -> Tensor:
+    def embed(self, input_ids_BT: Tensor, pictures: Pictures | None, image_token_id: int) -> Tensor:
         """Token embeddings [B,T,D] with visual tokens in the image positions.
 
         Raises ValueError when the image positions are not as many as the visual tokens.
         """
         embeds_BTD = self.language_model.model.embed_tokens(input_ids_BT)
         is_image_BT = input_ids_BT == image_token_id
-        per_image = self.config.vision.num_tokens
-        images = 0 if pixels_BCHW is None else pixels_BCHW.shape[0]
-        positions = int(is_image_BT.sum())
-        if positions != images * per_image:
+        features_ND = self._features(pictures)
+        positions, tokens = int(is_image_BT.sum()), 0 if features_ND is None else len(features_ND)
+        if positions != tokens:
+            images = 0 if pictures is None else len(pictures)
             raise ValueError(
-                f"{positions} image token positions for {images} images of {per_image} tokens: "
-                f"expected {images * per_image}"
+                f"{positions} image token positions for {images} images "
+                f"of {tokens} tokens in all: expected {tokens}"
             )
-        if pixels_BCHW is None or images == 0:
+        if features_ND is None:
             return embeds_BTD
-        features_BND = self.image_features(pixels_BCHW).to(embeds_BTD.dtype)
-        mask_BT1 = is_image_BT[..., None].expand_as(embeds_BTD)
-        return embeds_BTD.masked_scatter(mask_BT1, features_BND)
+        mask_BTD = is_image_BT[..., None].expand_as(embeds_BTD)
+        return embeds_BTD.masked_scatter(mask_BTD, features_ND.to(embeds_BTD.dtype))
+
+    def _features(self, pictures: Pictures | None) -> Tensor | None:
+        """Visual tokens [N,D] of all pictures, in order; None where there are none."""
+        if pictures is None or len(pictures) == 0:
+            return None
+        if isinstance(pictures, Tensor):
+            return self.image_features(pictures).flatten(0, 1)
+        return torch.cat([self.image_features(pixels_CHW[None])[0] for pixels_CHW in pictures])
 
     def hidden_states(
-        self, input_ids_BT: Tensor, pixels_BCHW: Tensor | None, image_token_id: int
+        self, input_ids_BT: Tensor, pictures: Pictures | None, image_token_id: int
     ) -> Tensor:
         """[B,T,D] before the head: for a loss that wants logits at a few positions only."""
-        return self.language_model(self.embed(input_ids_BT, pixels_BCHW, image_token_id))
+        return self.language_model(self.embed(input_ids_BT, pictures, image_token_id))
 
     def forward(
-        self, input_ids_BT: Tensor, pixels_BCHW: Tensor | None, image_token_id: int
+        self, input_ids_BT: Tensor, pictures: Pictures | None, image_token_id: int
     ) -> Tensor:
         """Logits [B,T,V] of whole sequences, padded on the right."""
-        hidden_BTD = self.hidden_states(input_ids_BT, pixels_BCHW, image_token_id)
+        hidden_BTD = self.hidden_states(input_ids_BT, pictures, image_token_id)
         return self.language_model.lm_head(hidden_BTD)
 
     @torch.inference_mode()
     def generate(
         self,
         input_ids_T: Tensor,
-        pixels_BCHW: Tensor | None,
+        pictures: Pictures | None,
         *,
         image_token_id: int,
         eos_id: int,
@@ -96,7 +109,7 @@ class VLM(nn.Module):
     ) -> list[int]:
         """Greedy reference for one conversation: the new ids, without the closing `eos_id`."""
         model = self.language_model
-        embeds_BTD = self.embed(input_ids_T.reshape(1, -1), pixels_BCHW, image_token_id)
+        embeds_BTD = self.embed(input_ids_T.reshape(1, -1), pictures, image_token_id)
         length = embeds_BTD.shape[1]
         state = DecoderState.zeros(
             self.config.text,
@@ -115,6 +128,27 @@ class VLM(nn.Module):
             hidden_BTD = model.extend(embed_BTD, state, length + len(tokens), 1)
             tokens.append(int(token_B))
         return tokens
+
+
+def fix_image_size(
+    config: ModelConfig, state: Mapping[str, Tensor], size: int
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The same model for square pictures of `size` alone: its configuration and its weights.
+
+    A ViT's table of positions is resized once, to the grid that a static graph has. Pictures are
+    squared by `resize`, no longer tiled. Raises ValueError for a size that the encoder cannot have.
+    """
+    vision = replace(config.vision, image_size=size)
+    tensors = dict(state)
+    if isinstance(vision, ViTConfig) and vision.num_patches:
+        table_ND = tensors.get(_POSITIONS)
+        # A table of another length is left to `load_weights`, which says so.
+        if table_ND is not None and len(table_ND) == vision.num_patches:
+            tensors[_POSITIONS] = resize_positions(table_ND, vision.grid, vision.grid)
+        vision = replace(vision, num_patches=0)
+    elif isinstance(vision, ViTConfig) and vision != config.vision:
+        raise ValueError(f"image_size: the positions are fixed at {config.vision.image_size}")
+    return replace(config, vision=vision, tiling=None), tensors
 
 
 def num_parameters(module: nn.Module) -> int:

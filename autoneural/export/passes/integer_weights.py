@@ -2,7 +2,8 @@
 
     MatMul  w [K, N]   per column,  axis 1        Conv, Gemm  w [N, ...]  per row, axis 0
     bias    int32,     scale = input scale * weight scale, so it adds straight to the accumulator
-    norm    int16,     one scale                  other float constants: uint16, one scale
+    RMSNormalization     int16, one scale         other float constants: uint16, one scale
+    LayerNormalization   uint8 around 128, and its bias as above: all that HTP v68 takes
     Mul by a frozen vector: the same integers as uint16 around 32768, because HTP takes both sides
     of an elementwise operator in one type and runs it in floating point otherwise, without a word
 
@@ -27,6 +28,7 @@ from autoneural.export.passes.initializers import add_initializer
 from autoneural.target.numerics import Encoding, affine_encoding, quantize_affine
 
 _LINEAR = ("MatMul", "Gemm", "Conv")
+_LAYER_NORM = "LayerNormalization"
 _PARAMETERS = ("weight", "gamma")
 _DTYPE = {4: ml_dtypes.int4, 8: np.int8, 16: np.int16}
 _BIAS = 2
@@ -78,7 +80,8 @@ class IntegerWeights(ir.passes.InPlacePass):
         if self.encodings is None and (not linear or index == _BIAS):
             return None
         if index == _BIAS:
-            return self._bias(node, value) if linear else _as_uint16(value)
+            added = linear or node.op_type == _LAYER_NORM
+            return self._bias(node, value) if added else _as_uint16(value)
         frozen = find_weight(self.weights, node, value)
         if frozen is not None:
             return _oriented(node, frozen, value)
@@ -145,6 +148,9 @@ def _oriented(node: ir.Node, frozen: IntegerWeight, value: ir.Value) -> _Constan
     if node.op_type in _ELEMENTWISE and frozen.bits == 16:
         unsigned = (integers.astype(np.int32) + _MIDDLE).astype(np.uint16)
         return _Constant(integers=unsigned, scale=scale, zero_point=_MIDDLE)
+    if node.op_type == _LAYER_NORM and frozen.bits == 8:
+        unsigned = (integers.astype(np.int16) + 128).astype(np.uint8)
+        return _Constant(integers=unsigned, scale=scale, zero_point=128)
     array = np.ascontiguousarray(integers).astype(_DTYPE[frozen.bits])
     return _Constant(integers=array, scale=scale, axis=axis)
 

@@ -1,0 +1,1 @@
+"""Models of others: their configurations and weights in our words."""
