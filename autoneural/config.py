@@ -213,18 +213,22 @@ class ModelConfig(_Checked):
         try:
             return cls(
                 name=data["name"],
-                vision=_vision_from_dict(data["vision"]),
+                vision=vision_from_dict(data["vision"]),
                 projector=ProjectorConfig(**data["projector"]),
-                text=TextConfig(
-                    **{**data["text"], "layer_types": tuple(data["text"]["layer_types"])}
-                ),
+                text=text_from_dict(data["text"]),
                 resize=data.get("resize", "squash"),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"model config: {error}") from error
 
 
-def _vision_from_dict(data: dict[str, Any]) -> VisionConfig:
+def text_from_dict(data: dict[str, Any]) -> TextConfig:
+    """Inverse of `asdict`. Raises KeyError, TypeError or ValueError."""
+    return TextConfig(**{**data, "layer_types": tuple(data["layer_types"])})
+
+
+def vision_from_dict(data: dict[str, Any]) -> VisionConfig:
+    """Inverse of `asdict`. Raises KeyError, TypeError or ValueError."""
     if data["type"] == "vit":
         return ViTConfig(**data)
     if data["type"] == "mobilenetv5":

@@ -30,9 +30,11 @@ ARROWS: dict[str, set[str]] = {
     "export": {"model", "checkpoint", "compress", "target", "bundle"},
     "runtime": {"data", "target", "bundle"},
     "npu": {"target", "bundle", "runtime", "data"},
+    "hub": {"checkpoint", "model", "data"},
 }
 # Files at the top level that belong to one of the stages above.
 PART_OF = {
+    "parts": "config",
     "manifest": "bundle",
     "bundle_graphs": "bundle",
     "onnx_external": "bundle",
@@ -46,8 +48,10 @@ TOP = {
     "recipes",
     "cli",
     "cli_arguments",
+    "cli_hub",
     "cli_npu",
     "commands",
+    "commands_hub",
     "commands_npu",
     "show",
     "__main__",
@@ -57,7 +61,10 @@ TOP = {
 EXTRAS = ("torch", "safetensors", "pyarrow", "tensorboard", "onnx", "onnxscript", "onnx_ir")
 EDGE = ("cli", "bundle", "bench.quality")  # modules, besides whole folders below
 EDGE_FOLDERS = ("runtime", "target")
-TORCH_FREE = ("data.image", "data.tokenizer", "data.processor", "data.dataset", "data.cockpit")
+TORCH_FREE = (
+    *("data.image", "data.tokenizer", "data.processor", "data.dataset", "data.cockpit"),
+    *("hub.cache", "hub.download", "hub.folder", "hub.lfm2", "hub.mobilenetv5", "hub.words"),
+)
 
 
 def module_name(path: Path) -> str:
@@ -121,7 +128,7 @@ def torch_free_modules() -> list[str]:
 @pytest.mark.parametrize(
     ("banned", "modules"),
     [(EXTRAS, edge_modules()), (("torch",), torch_free_modules())],
-    ids=["edge", "torch-free data"],
+    ids=["edge", "torch-free"],
 )
 def test_imports_without(banned: tuple[str, ...], modules: list[str]) -> None:
     code = f"import sys\nfor n in {banned!r}: sys.modules[n] = None\n"
