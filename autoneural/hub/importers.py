@@ -149,7 +149,9 @@ def _folder(name: str) -> ModelFolder:
 def _importer(folder: ModelFolder) -> Importer:
     config = folder.config()
     kind = config.get("model_type") or config.get("architecture")
-    importer = IMPORTERS.get(str(kind).replace("-", "_"))
+    if not isinstance(kind, str):
+        raise UserError(f"{folder.path / CONFIG}: names no architecture (model_type)")
+    importer = IMPORTERS.get(kind.replace("-", "_"))
     if importer is None:
         known = ", ".join(sorted(IMPORTERS))
         raise UserError(f"{folder.path}: unknown architecture {kind!r}; one of {known}")

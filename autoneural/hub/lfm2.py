@@ -58,8 +58,6 @@ def intermediate_size(fields: Fields) -> int:
     if not fields.flag("block_auto_adjust_ff_dim", True):
         return width
     width = int(2 * width / 3)
-    if fields.is_null("block_ffn_dim_multiplier"):
-        return width
     multiple = fields.integer("block_multiple_of", 256, most=65_536)
     width = int(fields.number("block_ffn_dim_multiplier", 1.0) * width)
     return multiple * ((width + multiple - 1) // multiple)

@@ -44,9 +44,6 @@ class Fields:
     def has(self, key: str) -> bool:
         return self._data.get(key) is not None
 
-    def is_null(self, key: str) -> bool:
-        return key in self._data and self._data[key] is None
-
     def keys(self) -> set[str]:
         return set(self._data)
 

@@ -1,4 +1,4 @@
-"""A hub at 127.0.0.1: as much of its interface as huggingface_hub asks for when it fetches a model."""
+"""A hub at 127.0.0.1: as much of its interface as is asked for when a model is fetched."""
 
 from __future__ import annotations
 

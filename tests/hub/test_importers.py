@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -164,7 +163,6 @@ def test_features_equal_timm(timm_encoder: SimpleNamespace, tmp_path: Path) -> N
         ({"block_ff_dim": 10_752, "block_auto_adjust_ff_dim": False}, 10_752),
         ({"intermediate_size": 10_752, "block_auto_adjust_ff_dim": False}, 10_752),
         ({"block_ff_dim": 1000, "block_ffn_dim_multiplier": 1.3, "block_multiple_of": 10}, 870),
-        ({"block_ff_dim": 1000, "block_ffn_dim_multiplier": None}, 666),
     ],
 )
 def test_intermediate_size_is_adjusted_as_transformers_does(settings: dict, width: int) -> None:
@@ -241,17 +239,19 @@ def test_released_settings_mean_the_same_in_transformers_own_spelling(tmp_path: 
 
 
 MEMORY = """
-import re, sys, threading
+import pathlib, re, sys, threading
 from autoneural.hub.importers import import_folder
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1])
+small, big, out = map(pathlib.Path, sys.argv[1:])
+import_folder(str(small), out / "small")  # what is imported and compiled on first use
 before, peak, done = anonymous(), 0, threading.Event()
 def watch():
     global peak
     while not done.wait(0.002):
         peak = max(peak, anonymous())
 thread = threading.Thread(target=watch); thread.start()
-import_folder(sys.argv[1], __import__("pathlib").Path(sys.argv[2]))
+import_folder(str(big), out / "big")
 done.set(); thread.join()
 print(peak - before)
 """
@@ -267,13 +267,12 @@ def test_anonymous_memory_does_not_grow_with_the_weights(copy, lfm2, tmp_path: P
     size = (folder / "model.safetensors").stat().st_size
     assert size > 150e6
     run = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(folder), str(tmp_path / "out")],
+        [sys.executable, "-c", MEMORY, str(lfm2.single), str(folder), str(tmp_path)],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert int(run.stdout) * 1024 < size / 3
-    assert resource.getpagesize() > 0
+    assert int(run.stdout) * 1024 < size / 10
 
 
 def write_random(folder: Path) -> None:
