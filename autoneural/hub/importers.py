@@ -19,7 +19,7 @@ from autoneural.checkpoint import load_config, load_recipe, load_tensors, save_c
 from autoneural.config import ModelConfig, TextConfig
 from autoneural.errors import UserError
 from autoneural.files import sha256
-from autoneural.hub.folder import CONFIG, WEIGHTS, ModelFolder
+from autoneural.hub.folder import CONFIG, NOT_STATED, ModelFolder
 from autoneural.hub.lfm2 import read_lfm2
 from autoneural.hub.mobilenetv5 import ENCODERS, read_mobilenetv5
 from autoneural.hub.reading import Fields, Reading
@@ -69,19 +69,19 @@ def import_folder(name: str, output: Path) -> dict[str, Any]:
 
 
 def open_model(name: str) -> Model:
-    """The foreign model or our own checkpoint called `name`."""
+    """The foreign model or our own float checkpoint called `name`."""
     folder = _folder(name)
-    if "part" not in folder.config():
+    if not {"part", "projector"} & folder.config().keys():
         return open_foreign(folder)
     config = load_config(folder.path)
-    tensors = load_tensors(folder.path / WEIGHTS)
+    tensors = load_tensors(folder.weights().files[0])
     check_tensors(config, tensors, folder.path)
-    words = None
-    if _text_config(config) is not None:
-        words = read_words(folder, _text_config(config).vocab_size)
-    return Model(
-        config=config, tensors=tensors, words=words, source=load_recipe(folder.path)["source"]
-    )
+    text = _text_config(config)
+    words = None if text is None else read_words(folder, text.vocab_size)
+    source = load_recipe(folder.path).get("source")
+    if not isinstance(source, dict) or not isinstance(source.get("licence"), str):
+        source = {"name": folder.title, "licence": NOT_STATED}
+    return Model(config=config, tensors=tensors, words=words, source=source)
 
 
 def open_foreign(folder: ModelFolder) -> Model:
