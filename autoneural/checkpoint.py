@@ -3,6 +3,7 @@
     config.json  model.safetensors  tokenizer.json  chat_template.jinja  recipe.json
     encodings.json (quantised ones)
 
+A part of a model (`autoneural.parts`) is such a folder too; a vision encoder has no tokenizer.
 A folder appears whole or not at all. `parent` in recipe.json is the sha256 of the parent's
 model.safetensors. Loading never unpickles.
 """
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
 from autoneural.files import SHIPPED, expand, replace_folder, sha256, write_text
+from autoneural.parts import PartConfig
 
 CONFIG, WEIGHTS, RECIPE, ENCODINGS = (
     "config.json",
@@ -63,19 +65,30 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
     Raises UserError, one line, when the folder is missing, damaged or not a checkpoint.
     """
     folder = find_checkpoint(name)
-    for required in (CONFIG, WEIGHTS, *TOKENIZER_FILES):
+    config = load_config(folder)
+    if isinstance(config, PartConfig):
+        raise UserError(f"{folder}: holds the {config.part} alone; see `autoneural assemble`")
+    for required in (WEIGHTS, *TOKENIZER_FILES):
         if not (folder / required).is_file():
             raise UserError(f"{folder}: not a checkpoint, {required} is missing")
-    try:
-        config = ModelConfig.from_dict(_read_json(folder / CONFIG))
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{folder / CONFIG}: {error}") from error
     return Checkpoint(
         config=config,
         state_dict=load_tensors(folder / WEIGHTS),
         recipe=load_recipe(folder),
         encodings=_read_json(folder / ENCODINGS) if (folder / ENCODINGS).is_file() else None,
     )
+
+
+def load_config(folder: Path) -> ModelConfig | PartConfig:
+    """What the checkpoint in `folder` is. UserError where its config.json is missing or wrong."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder}: not a checkpoint, {CONFIG} is missing")
+    data = _read_json(path)
+    try:
+        return PartConfig.from_dict(data) if "part" in data else ModelConfig.from_dict(data)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], where: str | Path) -> None:
@@ -107,8 +120,8 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], where: str 
 def save_checkpoint(
     folder: str | Path,
     weights: nn.Module | Mapping[str, Tensor],
-    config: ModelConfig,
-    tokenizer: str | Path,
+    config: ModelConfig | PartConfig,
+    tokenizer: str | Path | None,
     recipe: Mapping[str, Any],
     encodings: Mapping[str, Any] | None = None,
     *,
@@ -116,8 +129,9 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint to `folder`, atomically; an earlier checkpoint there is replaced.
 
-    `tokenizer` is a folder with tokenizer.json and chat_template.jinja. Float tensors are stored
-    as bf16; with `encodings` or `exact`, every tensor keeps its type. Returns `folder`.
+    `tokenizer` is a folder with tokenizer.json and chat_template.jinja (None: a part without).
+    Float tensors are stored as bf16; with `encodings` or `exact`, every tensor keeps its type, and
+    memory-mapped ones are copied from file to file. Returns `folder`.
     """
     folder = Path(folder)
     refuse_foreign(folder)
@@ -128,7 +142,7 @@ def save_checkpoint(
         _write_json(temporary / RECIPE, recipe)
         if encodings is not None:
             _write_json(temporary / ENCODINGS, encodings)
-        for name in TOKENIZER_FILES:
+        for name in TOKENIZER_FILES if tokenizer is not None else ():
             if not (Path(tokenizer) / name).is_file():
                 raise UserError(f"{tokenizer}: {name} is missing, not a tokenizer folder")
             shutil.copyfile(Path(tokenizer) / name, temporary / name)
@@ -163,9 +177,12 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write `tensors` to a safetensors file and flush it to the disk."""
+    """Write `tensors` to a safetensors file and flush it to the disk. UserError if it is full."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, path, metadata={"format": "pt"})
+    try:
+        save_file(plain, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from error
     path.chmod(0o644)  # safetensors makes it readable to the owner only
     _flush(path)
 

@@ -2,6 +2,7 @@
 
     data -> tokenizer -> train -> compress -> export -> infer, eval, demo; show, compare, version
     compile -> verify -> package; bench, doctor (cli_npu.py)
+    pull -> import -> assemble; list, rm, clean (cli_hub.py)
 
 Exit codes: 0 done, 1 `verify` found something outside its threshold, 2 bad input (one line on
 stderr), 3 stopped before the end (the same command goes on), 130 interrupted, 141 the reader went
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from autoneural import __version__, cli_npu, commands, commands_npu
+from autoneural import __version__, cli_hub, cli_npu, commands, commands_npu
 from autoneural.cli_arguments import (
     add_bundle,
     add_device,
@@ -45,6 +46,7 @@ _EXTRAS = {
         "onnx_ir",
     ),
     "npu": ("onnxruntime_qnn", "onnx", "onnx_ir"),
+    "hub": ("huggingface_hub",),
 }
 
 
@@ -95,6 +97,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    cli_hub.add_pull(verbs)
+    cli_hub.add_cache(verbs)
+    cli_hub.add_import(verbs)
+    cli_hub.add_assemble(verbs)
     _add_data(verbs)
     _add_tokenizer(verbs)
     _add_train(verbs)

@@ -162,12 +162,9 @@ class ModelConfig(Checked):
         try:
             return cls(
                 name=data["name"],
-                vision=_vision_from_dict(data["vision"]),
+                vision=vision_from_dict(data["vision"]),
                 projector=ProjectorConfig(**data["projector"]),
-                text=TextConfig(
-                    **_with_tuples(data["text"])
-                    | {"layer_types": tuple(data["text"]["layer_types"])}
-                ),
+                text=text_from_dict(data["text"]),
                 resize=data.get("resize", "squash"),
                 ranks=data.get("ranks", {}),
                 tiling=TilingConfig(**data["tiling"]) if data.get("tiling") else None,
@@ -176,7 +173,13 @@ class ModelConfig(Checked):
             raise ValueError(f"model config: {error}") from error
 
 
-def _vision_from_dict(data: dict[str, Any]) -> VisionConfig:
+def text_from_dict(data: dict[str, Any]) -> TextConfig:
+    """Inverse of `asdict`. Raises KeyError, TypeError or ValueError."""
+    return TextConfig(**_with_tuples(data) | {"layer_types": tuple(data["layer_types"])})
+
+
+def vision_from_dict(data: dict[str, Any]) -> VisionConfig:
+    """Inverse of `asdict`. Raises KeyError, TypeError or ValueError."""
     if data["type"] == "vit":
         return ViTConfig(**_with_tuples(data))
     if data["type"] == "mobilenetv5":

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 from autoneural.bundle import EMBEDDED, Bundle
-from autoneural.config import ModelConfig
+from autoneural.config import ModelConfig, TextConfig
 from autoneural.errors import UserError
 from autoneural.files import SHIPPED, expand
 from autoneural.manifest import MANIFEST
+from autoneural.parts import PartConfig
 
 
 def facts(name: str) -> dict[str, Any]:
@@ -59,29 +59,45 @@ def _bundle(bundle: Bundle) -> dict[str, Any]:
 def _checkpoint(name: str) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
-    from autoneural.checkpoint import ENCODINGS, WEIGHTS, find_checkpoint, load_recipe
+    from autoneural.checkpoint import (
+        ENCODINGS,
+        WEIGHTS,
+        find_checkpoint,
+        load_config,
+        load_recipe,
+    )
 
     folder = find_checkpoint(name)
+    config, recipe = load_config(folder), load_recipe(folder)
     try:
-        config = ModelConfig.from_dict(json.loads((folder / "config.json").read_text("utf-8")))
         with safe_open(folder / WEIGHTS, framework="np") as file:
             tensors = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
             values = {key: math.prod(t.get_shape()) for key, t in tensors.items()}
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder}: not a readable checkpoint ({error})") from error
     return {
-        "kind": "checkpoint",
+        "kind": "checkpoint" if isinstance(config, ModelConfig) else f"part: {config.part}",
         "folder": str(folder),
         "name": config.name,
         "parts": {part: _under(values, part) for part in sorted({k.split(".")[0] for k in values})},
         "stored values": sum(values.values()),
         "quantised": (folder / ENCODINGS).is_file(),
-        "image": f"{config.vision.image_size} px, {config.vision.num_tokens} tokens",
-        "layers": list(config.text.layer_types),
-        "vocabulary": config.text.vocab_size,
-        "recipe": load_recipe(folder),
+        **_described(config),
+        "licences": recipe.get("licences", {}),
+        "recipe": recipe,
         "megabytes": _mega((folder / WEIGHTS).stat().st_size),
     }
+
+
+def _described(config: ModelConfig | PartConfig) -> dict[str, Any]:
+    whole = isinstance(config, ModelConfig)
+    found: dict[str, Any] = {}
+    for half in (config.vision, config.text) if whole else (config.config,):
+        if isinstance(half, TextConfig):
+            found |= {"layers": list(half.layer_types), "vocabulary": half.vocab_size}
+        else:
+            found["image"] = f"{half.image_size} px, {half.num_tokens} tokens"
+    return found
 
 
 def _under(values: dict[str, int], part: str) -> int:

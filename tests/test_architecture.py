@@ -36,6 +36,7 @@ ARROWS: dict[str, set[str]] = {
 # Files at the top level that belong to one of the stages above.
 PART_OF = {
     "config_vision": "config",
+    "parts": "config",
     "manifest": "bundle",
     "bundle_graphs": "bundle",
     "onnx_external": "bundle",
@@ -49,8 +50,10 @@ TOP = {
     "recipes",
     "cli",
     "cli_arguments",
+    "cli_hub",
     "cli_npu",
     "commands",
+    "commands_hub",
     "commands_npu",
     "show",
     "__main__",
@@ -63,6 +66,7 @@ EDGE_FOLDERS = ("runtime", "target")
 TORCH_FREE = (
     *("data.image", "data.tokenizer", "data.processor", "data.dataset", "data.cockpit"),
     "data.tiles",
+    *("hub.cache", "hub.download", "hub.folder", "hub.lfm2", "hub.mobilenetv5", "hub.words"),
 )
 
 
@@ -127,7 +131,7 @@ def torch_free_modules() -> list[str]:
 @pytest.mark.parametrize(
     ("banned", "modules"),
     [(EXTRAS, edge_modules()), (("torch",), torch_free_modules())],
-    ids=["edge", "torch-free data"],
+    ids=["edge", "torch-free"],
 )
 def test_imports_without(banned: tuple[str, ...], modules: list[str]) -> None:
     code = f"import sys\nfor n in {banned!r}: sys.modules[n] = None\n"

@@ -16,12 +16,15 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tokenizers
-from jinja2 import TemplateError
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
@@ -180,10 +183,13 @@ class Tokenizer:
 
     @functools.cached_property
     def _template(self) -> Any:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+        )
         # Jinja's own filter escapes < and & for HTML, which the model has never seen.
         environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
         environment.globals["raise_exception"] = _raise_template_error
+        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         try:
             return environment.from_string(self._template_text)
         except Exception as error:
@@ -224,6 +230,17 @@ class Tokenizer:
             clean = piece.replace(_LITERAL, _LEAD).encode("utf-8", "replace").decode("utf-8")
             ids.extend(self._backend.encode(clean, add_special_tokens=False).ids)
         return ids
+
+
+class _Generation(Extension):
+    """`{% generation %}` of LFM2.5's template marks the assistant's text; here it adds nothing."""
+
+    tags: ClassVar[set[str]] = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
 
 
 class StreamDecoder:

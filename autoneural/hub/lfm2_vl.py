@@ -8,7 +8,7 @@ Sources: transformers' `models/lfm2_vl` and `models/siglip2`, the files of Liqui
 their first (remote code) and present form; LFM2 Technical Report, arXiv 2511.23404; SigLIP 2,
 arXiv 2502.14786. null counts as absent, as it does for transformers.
 
-The language half is read by the importer of LFM2, which hands its TextConfig in.
+The language half is read as LFM2 is.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from torch import Tensor
 
 from autoneural.config import ModelConfig, ProjectorConfig, TextConfig, TilingConfig, ViTConfig
 from autoneural.errors import UserError
+from autoneural.hub.folder import CONFIG, ModelFolder
+from autoneural.hub.lfm2 import text_config
+from autoneural.hub.reading import Fields, Reading
 
 # Longest first. transformers 5 has no `vision_model`, MLX's conversions no leading `model`.
 _PREFIXES = (
@@ -38,6 +41,7 @@ _PREFIXES = (
 )
 _PATCHES = "vision_encoder.embeddings.patch_embedding"
 _MOST_LAYERS, _MOST = 512, 2**20
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _BILINEAR = 2  # Pillow's number
 
 
@@ -46,6 +50,22 @@ class PixelScale(NamedTuple):
 
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+
+def read_lfm2_vl(folder: ModelFolder, fields: Fields) -> Reading:
+    """A whole model, from its folder as it is on the hub."""
+    config = folder.config()
+    processor = processor_values(config, *(folder.json(name) for name in _PROCESSOR_FILES))
+    text = text_config(fields.inside("text_config"))
+    ours = model_config(config, processor, text, folder.title, str(folder.path / CONFIG))
+    vision, scale = ours.vision, pixel_scale(processor, str(folder.path))
+    assert isinstance(vision, ViTConfig)
+    return Reading(
+        config=ours,
+        rename=rename,
+        has_tokenizer=True,
+        convert=lambda tensors: convert_tensors(tensors, vision, scale, str(folder.path)),
+    )
 
 
 def processor_values(config: Mapping[str, Any], *files: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Lfm2VlConfig, Lfm2VlForConditionalGeneration
 
-from autoneural.checkpoint import load_weights
+from autoneural.checkpoint import load_checkpoint, load_weights
 from autoneural.config import ModelConfig, TextConfig, TilingConfig, ViTConfig
 from autoneural.data.tiles import cut
 from autoneural.errors import UserError
+from autoneural.hub.importers import import_folder
 from autoneural.hub.lfm2_vl import (
     PixelScale,
     convert_tensors,
@@ -28,6 +30,7 @@ from autoneural.hub.lfm2_vl import (
 )
 from autoneural.model.vlm import VLM, num_parameters
 from tests.data.test_tiles import noise
+from tests.hub.conftest import VOCAB
 
 IMAGE = 5
 TEXT = TextConfig(
@@ -176,6 +179,32 @@ def test_logits_equal_transformers(pair: Pair, case: str) -> None:
     assert float((actual - expected).norm() / expected.norm()) < 1e-4
     other = pair.ours(ids, [p.flip(2) for p in pictures], IMAGE)
     assert float((other - expected).norm() / expected.norm()) > 1e-2  # the pictures count
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("spelling", ["lfm2_vl", "lfm2-vl"])
+def test_a_folder_of_the_hub_becomes_a_checkpoint(lfm2, tmp_path: Path, spelling: str) -> None:
+    torch.manual_seed(3)
+    config = small_config()
+    config.text_config.vocab_size = VOCAB
+    theirs = Lfm2VlForConditionalGeneration(config).eval()
+    randomize(theirs)
+    folder = tmp_path / "LFM2-VL-tiny"
+    theirs.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(lfm2.single / name, folder)
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": PROCESSOR}))
+    written = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**written, "model_type": spelling}))
+    import_folder(str(folder), tmp_path / "out")
+    checkpoint = load_checkpoint(tmp_path / "out")
+    assert checkpoint.config.tiling == TilingConfig(encoder_patch_size=4, **PROCESSOR)
+    ours = VLM(checkpoint.config).eval()
+    load_weights(ours, checkpoint.state_dict, "out")
+    pictures = tiled()
+    ids = conversation(pictures)[None]
+    expected = theirs(input_ids=ids, **naflex(pictures)).logits
+    assert float((ours(ids, pictures, IMAGE) - expected).norm() / expected.norm()) < 1e-4
 
 
 @torch.no_grad()
