@@ -23,8 +23,8 @@ class Reading:
     """A foreign model in our words.
 
     `rename` takes the name of one of its tensors to the name in our VLM; `has_tokenizer` says
-    whether its folder brings a tokenizer, which then must be one. `convert` gets all tensors, renamed,
-    and returns those that our VLM has.
+    whether its folder brings a tokenizer, which then must be one. `convert` gets all tensors,
+    renamed, and returns those that our VLM has.
     """
 
     config: ModelConfig | PartConfig

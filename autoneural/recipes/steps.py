@@ -155,7 +155,8 @@ class Prune(_Data):
     name: ClassVar[str] = "prune"
     ratio: float = 0.25
     parts: tuple[str, ...] = ("mlp", "vision")
-    importance: Importance = "activation"
+    importance: Importance = "taylor"
+    tile: int = 32
 
     @property
     def words(self) -> str:
@@ -170,6 +171,7 @@ class Prune(_Data):
             ratio=self.ratio,
             parts=self.parts,
             importance=self.importance,
+            tile=self.tile,
         )
         save_derived(out, model.state_dict(), config, opened, {"stage": "prune", **record})
         return [_parameters(record)]

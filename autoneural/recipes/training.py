@@ -84,9 +84,7 @@ def run_recipe(
     _check_identity(run, identity)
     origin = _origin(start)
     model = _initial_model(chosen, start)
-    room = model.config.text.vocab_size
-    if words.vocab_size > room:
-        raise UserError(f"{tokenizer}: {words.vocab_size} ids, the model has room for {room}")
+    _check_room(words, model, tokenizer)
     if method.prepare is not None:
         method.prepare(model)
 
@@ -118,6 +116,12 @@ def run_recipe(
     if outcome.finished:
         save(output)
     return outcome
+
+
+def _check_room(words: Tokenizer, model: VLM, where: str | Path) -> None:
+    room = model.config.text.vocab_size
+    if words.vocab_size > room:
+        raise UserError(f"{where}: {words.vocab_size} ids, the model has room for {room}")
 
 
 def processor_for(words: Tokenizer, config: ModelConfig) -> Processor:

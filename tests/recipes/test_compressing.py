@@ -124,7 +124,7 @@ def test_the_precision_asked_for_replaces_the_steps_own(run: _Run) -> None:
 
 
 def test_training_steps_learn_and_stop(run: _Run) -> None:
-    steps = (Prune(parts=("projector",), ratio=0.5), Distil(steps=2, batch_size=2))
+    steps = (Prune(parts=("projector",), ratio=0.5, tile=8), Distil(steps=2, batch_size=2))
     with pytest.raises(Stopped):
         run(*steps, options=replace(QUICK, minutes=0.0))
     assert not run.out.exists()
@@ -138,7 +138,7 @@ def test_training_steps_learn_and_stop(run: _Run) -> None:
 def test_qat_and_mixed_precision_end_in_integers(run: _Run) -> None:
     run(Qat(steps=1, batch_size=2))
     assert load_checkpoint(run.out).encodings is not None
-    run(Mixed(nats=1e-9))
+    run(Mixed(nats=10.0))
     assert (run.out.with_name("out-run")).is_dir()
     assert load_checkpoint(run.out).recipe["stage"] == "quantize"
 
