@@ -163,27 +163,33 @@ class _Qat:
             "calibration_samples": len(self.samples),
         }
 
-    def prepare(self, model: VLM) -> Checkpoint:
-        """Make `model` learn from what PTQ leaves of it; returns the PTQ checkpoint."""
-        folder = self.run / "ptq"
+    @property
+    def ptq(self) -> Path:
+        return self.run / "ptq"
+
+    def prepare(self, model: VLM) -> None:
+        """Quantise, unless a run that goes on has, and make `model` learn from there."""
         # Without a state the run may have been another one.
         if load_position(self.run) is None:
             post_training_quantize(
                 self.source.folder,
                 self.samples,
-                folder,
+                self.ptq,
                 precision=self.precision,
                 chip=self.chip,
                 progress=self.progress,
             )
-        start = load_checkpoint(folder)
+        self._start(model)
+
+    def _start(self, model: VLM) -> Checkpoint:
+        start = load_checkpoint(self.ptq)
         start_qat(model, self.precision, activation_encodings(start), integer_weights(start))
         return start
 
     def save(self, folder: Path, trained: VLM, made: dict[str, Any]) -> None:
         """Freeze a copy of what was trained and write it, with what it lost."""
         model = self.source.model()
-        start = self.prepare(model)
+        start = self._start(model)
         load_weights(model, trained.state_dict(), self.run)
         mask_value = (start.encodings or {}).get("mask_value")
         encodings = finish_qat(model, self.precision, mask_value)

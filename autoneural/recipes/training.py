@@ -88,7 +88,7 @@ def run_recipe(
     if method.prepare is not None:
         method.prepare(model)
 
-    def save(folder: Path) -> None:
+    def save(folder: Path) -> object:
         made = {
             "made_by": f"autoneural {autoneural.__version__}, torch {torch.__version__}",
             **identity,
@@ -97,9 +97,8 @@ def run_recipe(
             "stages": trainer.position.results,
         }
         if method.save is not None:
-            method.save(folder, trainer.model, made)
-        else:
-            save_checkpoint(folder, trainer.model, trainer.model.config, tokenizer, made)
+            return method.save(folder, trainer.model, made)
+        return save_checkpoint(folder, trainer.model, trainer.model.config, tokenizer, made)
 
     trainer = Trainer(
         model,

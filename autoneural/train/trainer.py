@@ -116,7 +116,7 @@ class Trainer:
         seed: int = 0,
         options: RunOptions | None = None,
         objective: Callable[[Stage], Objective] | None = None,
-        on_stage_end: Callable[[str], None] | None = None,
+        on_stage_end: Callable[[str], object] | None = None,
     ) -> None:
         self.options = options or RunOptions()
         self.device = pick_device(self.options.device)
