@@ -205,6 +205,11 @@ def _add_compress(verbs: argparse._SubParsersAction) -> None:
     add.add_argument(
         "--chip", metavar="NAME", help="stay within what it takes; what it makes of the result"
     )
+    add.add_argument(
+        "--table",
+        action="store_true",
+        help="instead of a recipe: original, int8, int4 on SA8295P, SA8775P and SA8255P",
+    )
     _add_training(add)
     add.add_argument("-o", "--output", type=Path, required=True, metavar="CHECKPOINT")
 

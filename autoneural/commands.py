@@ -21,7 +21,9 @@ from autoneural.show import is_checkpoint
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from autoneural.bench.measure import Exam
     from autoneural.bench.quality import Answerer
+    from autoneural.recipes.steps import Workbench
     from autoneural.runtime import Engine
 
 STOPPED = 3
@@ -104,29 +106,21 @@ def compress(args: argparse.Namespace) -> int:
 
     from autoneural.bench.held_out import trained_tasks
     from autoneural.bench.measure import draw_exam
-    from autoneural.checkpoint import find_checkpoint, load_recipe
+    from autoneural.checkpoint import load_recipe
     from autoneural.compress.derive import open_float
     from autoneural.recipes.compressing import compress as run
     from autoneural.recipes.compressions import find_compression
-    from autoneural.recipes.steps import Stopped, Workbench
-    from autoneural.train.trainer import RunOptions
+    from autoneural.recipes.steps import Stopped
 
     chosen = find_compression(args.recipe)
     open_float(args.checkpoint)
     exam_of = {"questions": args.questions, "rows": args.texts}
     with _stages() as progress:
-        workbench = Workbench(
-            original=find_checkpoint(args.checkpoint),
-            data=_rows_file(args.data),
-            run=args.output,
-            samples=args.samples,
-            chip=args.chip,
-            precision=args.precision,
-            options=RunOptions(device=args.device, minutes=args.minutes, compile=args.compile),
-            progress=progress,
-            show=lambda report: report.print(),
-        )
+        workbench = _workbench(args, progress)
         exam = draw_exam(trained_tasks(load_recipe(args.checkpoint)), **exam_of)
+        if args.table:
+            _compress_table(args, workbench, exam)
+            return 0
         try:
             report = run(
                 chosen,
@@ -142,6 +136,39 @@ def compress(args: argparse.Namespace) -> int:
     report.print(Console())
     print(f"wrote {args.output}, with report.html and report.json")
     return 0
+
+
+def _workbench(args: argparse.Namespace, progress: Callable[[str, int, int], None]) -> Workbench:
+    from autoneural.checkpoint import find_checkpoint
+    from autoneural.recipes.steps import Workbench
+    from autoneural.train.trainer import RunOptions
+
+    return Workbench(
+        original=find_checkpoint(args.checkpoint),
+        data=_rows_file(args.data),
+        run=args.output,
+        samples=args.samples,
+        chip=args.chip,
+        precision=args.precision,
+        options=RunOptions(device=args.device, minutes=args.minutes, compile=args.compile),
+        progress=progress,
+        show=lambda report: report.print(),
+    )
+
+
+def _compress_table(args: argparse.Namespace, workbench: Workbench, exam: Exam) -> None:
+    """Quantised checkpoints and table.json into the output folder, the table on stdout."""
+    from rich.console import Console
+
+    from autoneural.files import writable_folder, write_text
+    from autoneural.recipes.tabling import CHIPS, precision_table, print_table, to_json
+    from autoneural.target.chips import find_chip
+
+    folder = writable_folder(args.output, args.output)
+    chips = [find_chip(name) for name in ([args.chip] if args.chip else CHIPS)]
+    rows = precision_table(workbench, exam, chips, folder, say=lambda line: print(line, flush=True))
+    write_text(folder / "table.json", json.dumps(to_json(rows), indent=1) + "\n")
+    print_table(rows, Console())
 
 
 def export(args: argparse.Namespace) -> None:

@@ -124,9 +124,9 @@ def test_the_precision_asked_for_replaces_the_steps_own(run: _Run) -> None:
 
 
 def test_training_steps_learn_and_stop(run: _Run) -> None:
-    steps = (Prune(parts=("projector",), ratio=0.5, tile=8), Distil(steps=2, batch_size=2))
+    steps = (Prune(parts=("projector",), ratio=0.5, tile=8), Distil(steps=3, batch_size=2))
     with pytest.raises(Stopped):
-        run(*steps, options=replace(QUICK, minutes=0.0))
+        run(*steps, options=replace(QUICK, minutes=1e-9))
     assert not run.out.exists()
     report = run(*steps)
     assert run.said[0] == "1-prune: there already"
