@@ -82,7 +82,7 @@ def large(tiny: TinyCheckpoint, folder: Path) -> Path:
         first = model.language_model.model.layers[0]
         for weight in (first.conv.out_proj.weight, first.feed_forward.w2.weight):
             weight.mul_(0.01)
-        embeddings = model.language_model.model.embed_tokens.weight.normal_(0.0, 0.3)
+        embeddings = model.language_model.model.embed_tokens.weight.normal_(0.0, 0.05)
         embeddings[tiny.tokenizer.eos_id] = 0.0
     return save_checkpoint(folder, model, model.config, tiny.folder, {"licences": {"w": "CC0-1.0"}})
 
@@ -149,9 +149,10 @@ def test_every_graph_computes_what_the_model_does(smaller: Smaller) -> None:
         if (match := re.match(r"(\S+): .*SQNR ([\d.]+|inf) dB", line))
     }
     assert len(found) == 10
-    # Sums taken in another order move a few values by one step, and many layers spread that.
-    assert {name: db for name, db in found.items() if db < 85 and name != "qdq/vision"} == {}
-    assert found["qdq/vision"] > 60
+    # Sums taken in another order may move a value by one step, and the layers behind spread that:
+    # of random weights the whole model, not pruned, has 65 dB then, and infinitely many without.
+    low = {name: db for name, db in found.items() if db < (60 if name.startswith("qdq") else 90)}
+    assert low == {}
 
 
 @pytest.mark.parametrize("target", ["qdq", "cpu"])
