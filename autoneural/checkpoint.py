@@ -136,22 +136,27 @@ def save_checkpoint(
     folder = Path(folder)
     refuse_foreign(folder)
     tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    redundant = (_TIED,) if config.text.tie_word_embeddings else ()
+    tied = isinstance(config, PartConfig) or config.text.tie_word_embeddings
     with replace_folder(folder) as temporary:
         _write_json(temporary / CONFIG, config.to_dict())
         _write_json(temporary / RECIPE, recipe)
         if encodings is not None:
             _write_json(temporary / ENCODINGS, encodings)
-        for name in TOKENIZER_FILES if tokenizer is not None else ():
-            if not (Path(tokenizer) / name).is_file():
-                raise UserError(f"{tokenizer}: {name} is missing, not a tokenizer folder")
-            shutil.copyfile(Path(tokenizer) / name, temporary / name)
+        if tokenizer is not None:
+            _copy_tokenizer(Path(tokenizer), temporary)
         half = encodings is None and not exact
         save_tensors(
             temporary / WEIGHTS,
-            {k: _stored(v, half=half) for k, v in tensors.items() if k not in redundant},
+            {k: _stored(v, half=half) for k, v in tensors.items() if not (tied and k == _TIED)},
         )
     return folder
+
+
+def _copy_tokenizer(source: Path, folder: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if not (source / name).is_file():
+            raise UserError(f"{source}: {name} is missing, not a tokenizer folder")
+        shutil.copyfile(source / name, folder / name)
 
 
 def load_recipe(name: str | Path) -> dict[str, Any]:

@@ -175,7 +175,8 @@ class ModelConfig(Checked):
 
 def text_from_dict(data: dict[str, Any]) -> TextConfig:
     """Inverse of `asdict`. Raises KeyError, TypeError or ValueError."""
-    return TextConfig(**_with_tuples(data) | {"layer_types": tuple(data["layer_types"])})
+    values: dict[str, Any] = {**_with_tuples(data), "layer_types": tuple(data["layer_types"])}
+    return TextConfig(**values)
 
 
 def vision_from_dict(data: dict[str, Any]) -> VisionConfig:
@@ -189,6 +190,7 @@ def vision_from_dict(data: dict[str, Any]) -> VisionConfig:
 
 
 def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has no tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
 
 

@@ -102,6 +102,7 @@ def test_an_error_of_the_user_is_one_line_and_2(monkeypatch, capsys):
         ("onnx_ir.passes", "train"),
         ("resvg_py", "data"),
         ("font_roboto", "data"),
+        ("huggingface_hub", "hub"),
     ],
 )
 def test_a_missing_extra_is_named(module, extra, monkeypatch, capsys):

@@ -51,7 +51,7 @@ def _fold_norm(reading: Reading, done: Rewrite) -> None:
             return
         for reader in reading.readers.values():
             assert isinstance(reader, nn.Linear)
-            reader.bias += reader.weight @ bias.repeat(reader.in_features // len(bias))
+            reader.bias.add_(reader.weight @ bias.repeat(reader.in_features // len(bias)))
         bias.zero_()
     elif bool((norm.weight == 1).all()):
         return

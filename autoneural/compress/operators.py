@@ -63,7 +63,7 @@ def read_forms(model: nn.Module, runs: Iterable[Run]) -> dict[str, Form]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             weight = getattr(module, "weight", None)
             owner = None if weight is None else owners[id(weight)]
-            found.setdefault(path, _form(module, inputs, pads.get(inputs[0], False), owner))
+            found.setdefault(path, _form(module, inputs, bool(pads.get(inputs[0])), owner))
 
         return hook
 

@@ -83,7 +83,7 @@ def _fixed(value: Any, where: str) -> dict[str, Any]:
 
 
 def _mask(value: Any, where: str) -> dict[str, Any] | None:
-    names = dict.fromkeys(("mask", "scores", "masked"), _text)
+    names: dict[str, _Check] = dict.fromkeys(("mask", "scores", "masked"), _text)
     return None if value is None else _object(value, where, names)
 
 

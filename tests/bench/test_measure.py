@@ -93,9 +93,10 @@ def test_modules_of_another_shape_are_left_out(tiny_checkpoint: TinyCheckpoint, 
     block = narrow.get_submodule("language_model.model.layers.0.feed_forward")
     with torch.no_grad():
         for name in ("w1", "w3"):
-            linear = block.get_submodule(name)
-            linear.weight = torch.nn.Parameter(linear.weight[:-16].clone())
-        block.w2.weight = torch.nn.Parameter(block.w2.weight[:, :-16].clone())
+            weight = block.get_parameter(f"{name}.weight")
+            block.get_submodule(name).weight = torch.nn.Parameter(weight[:-16].clone())
+        w2 = block.get_parameter("w2.weight")
+        block.get_submodule("w2").weight = torch.nn.Parameter(w2[:, :-16].clone())
     pruned = module_sqnr(folder, narrow, samples)
     assert {w1, w3} <= whole.keys() - pruned.keys()
     assert pruned[w2] < 40 < whole[w2]

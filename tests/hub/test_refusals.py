@@ -48,7 +48,11 @@ def setting(**values: object) -> Callable[[Path], None]:
 
 def write(file: str, content: str | bytes) -> Callable[[Path], None]:
     data = content.encode() if isinstance(content, str) else content
-    return lambda folder: (folder / file).write_bytes(data) and None
+
+    def damage(folder: Path) -> None:
+        (folder / file).write_bytes(data)
+
+    return damage
 
 
 def first_shard(folder: Path) -> Path:

@@ -54,7 +54,7 @@ def run(model: ir.Model, x: np.ndarray) -> list[np.ndarray]:
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
     session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": x})
+    return [np.asarray(output) for output in session.run(None, {"x": x})]
 
 
 def expected(x: np.ndarray, weight: IntegerWeight) -> np.ndarray:
