@@ -68,10 +68,10 @@ def find_groups(
 
 def _weight_groups(model: VLM, precision: Precision, operators: Operators) -> list[Group]:
     readers = {f.weight: path for path, f in operators.forms.items() if f.weight is not None}
-    together: dict[object, list[tuple[str, int]]] = defaultdict(list)
+    together: dict[tuple[tuple[str, ...], int], list[tuple[str, int]]] = defaultdict(list)
     for path, module, quantizer in weight_quantizers(model):
         bits = bits_for(precision.weights, path)
-        if path in readers and bits in WIDTHS["weights"]:
+        if path in readers and bits is not None and bits in WIDTHS["weights"]:
             size = module.get_parameter(quantizer.parameter).numel()
             sources = operators.wiring.get(readers[path], (path,))
             together[sources, bits].append((path, size))
