@@ -38,6 +38,7 @@ _TEMPLATE = Path(__file__).with_name("compression.html.jinja")
 _HEADS = ("Step", "Seconds", "Parameters", "Weights, MiB", "MACs per image, M", "MACs per token, M")
 _HEADS += ("Features, dB", "Logits, dB", "Perplexity", "Accuracy, %", "Against original, points")
 _HEADS += ("Binaries, MiB",)
+_IN_TERMINAL = (3, 7, 8, 9, 10)
 _UNKNOWN = "–"
 _FEATURES, _LOGITS = "projector.linear_2", "language_model.lm_head"
 
@@ -99,13 +100,14 @@ class CompressionReport:
         write_text(folder / PAGE, page(self, _ranges(folder)))
 
     def print(self, console: Console) -> None:
-        """One row per step."""
+        """One row per step, as much as a terminal is wide; the page has the rest."""
         table = Table(box=SIMPLE, pad_edge=False)
         table.add_column(_HEADS[0], overflow="fold")
-        for head in _HEADS[1:]:
-            table.add_column(head, justify="right")
+        for column in _IN_TERMINAL:
+            table.add_column(_HEADS[column], justify="right")
         for step in self.steps:
-            table.add_row(Text(step.name), *_cells(step))
+            cells = _cells(step)
+            table.add_row(Text(step.name), *(cells[column - 1] for column in _IN_TERMINAL))
         console.print(table)
 
 

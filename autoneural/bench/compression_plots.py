@@ -30,6 +30,7 @@ from autoneural.page.svg import (
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 780.0, 20.0, 250.0
 _ROW = 26
 _MIB = 2**20
+_TOP_DB = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,22 +144,23 @@ def _size_axis(x: Scale) -> list[Markup]:
 
 
 def layers_plot(values: Sequence[Value]) -> Markup:
-    """SQNR in dB of each module; the three worst have their names."""
+    """SQNR in dB of each module, beyond 80 on the edge; the worst has its name."""
     finite = [value for value in values if math.isfinite(value.value)]
     low = math.floor(min(v.value for v in finite) / 10) * 10
-    high = max(math.ceil(max(v.value for v in finite) / 10) * 10, low + 10)
+    highest = min(max(v.value for v in finite), _TOP_DB)
+    high = max(math.ceil(highest / 10) * 10, low + 10)
     y = Scale(low=low, high=high, start=_BOTTOM, end=_TOP)
     marks = [y_title("SQNR, dB", (_TOP + _BOTTOM) / 2)]
     for value in range(low, high + 1, 10):
         marks.append(line(_LEFT, y(value), WIDTH - 20, y(value), "grid"))
         marks.append(text(_LEFT - 8, y(value) + 4, str(value), "tick", "end"))
-    worst = sorted(finite, key=lambda v: v.value)[:3]
+    worst = min(finite, key=lambda v: v.value)
     marks += _columns(finite, y, lambda v: f"{v.path}: {v.value:.1f} dB", worst)
     return picture(270, f"SQNR of {len(finite)} modules", *marks)
 
 
 def ranges_plot(values: Sequence[Value]) -> Markup:
-    """Width of each range on a scale of decades; the three widest have their names."""
+    """Width of each range on a scale of decades; the widest has its name."""
     positive = [value for value in values if value.value > 0]
     exponents = decades(min(v.value for v in positive), max(v.value for v in positive))
     y = Scale(low=exponents[0], high=exponents[-1], start=_BOTTOM, end=_TOP)
@@ -167,15 +169,14 @@ def ranges_plot(values: Sequence[Value]) -> Markup:
         marks.append(line(_LEFT, y(exponent), WIDTH - 20, y(exponent), "grid"))
         words = f"{10.0**exponent:g}"
         marks.append(text(_LEFT - 8, y(exponent) + 4, words, "tick", "end"))
-    widest = sorted(positive, key=lambda v: -v.value)[:3]
     logs = [Value(path=v.path, value=math.log10(v.value), style=v.style) for v in positive]
-    named = [log for log, value in zip(logs, positive, strict=True) if value in widest]
-    marks += _columns(logs, y, lambda v: f"{v.path}: {10**v.value:.4g}", named)
+    widest = max(logs, key=lambda v: v.value)
+    marks += _columns(logs, y, lambda v: f"{v.path}: {10**v.value:.4g}", widest)
     return picture(270, f"ranges of {len(positive)} activations", *marks)
 
 
 def _columns(
-    values: Sequence[Value], y: Scale, words: Callable[[Value], str], named: Sequence[Value]
+    values: Sequence[Value], y: Scale, words: Callable[[Value], str], named: Value
 ) -> list[Markup]:
     """One dot a module from left to right, with its words where a pointer rests on it."""
     step = (WIDTH - 24 - _LEFT) / len(values)
@@ -185,7 +186,7 @@ def _columns(
         title = element("title", words(value))
         dot = _at(x, y(value.value), 2.6)
         marks.append(element("circle", title, **dot, class_=f"dot {value.style}"))
-        if value in named:
+        if value is named:
             left = x > (WIDTH + _LEFT) / 2
             shift, anchor = (-6, "end") if left else (6, "start")
             marks.append(text(x + shift, y(value.value) + 4, words(value), "note halo", anchor))
