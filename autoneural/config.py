@@ -138,10 +138,7 @@ class ModelConfig(Checked):
                 name=data["name"],
                 vision=_vision_from_dict(data["vision"]),
                 projector=ProjectorConfig(**data["projector"]),
-                text=TextConfig(
-                    **_with_tuples(data["text"])
-                    | {"layer_types": tuple(data["text"]["layer_types"])}
-                ),
+                text=_text_from_dict(data["text"]),
                 resize=data.get("resize", "squash"),
                 ranks=data.get("ranks", {}),
             )
@@ -160,6 +157,12 @@ def _vision_from_dict(data: dict[str, Any]) -> VisionConfig:
 
 def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+
+
+def _text_from_dict(data: Mapping[str, Any]) -> TextConfig:
+    values = _with_tuples(data)
+    values["layer_types"] = tuple(data["layer_types"])
+    return TextConfig(**values)
 
 
 def _uir(

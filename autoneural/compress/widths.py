@@ -68,10 +68,11 @@ def find_widths(model: VLM, parts: Iterable[str]) -> list[Width]:
 
 
 def _all_widths(model: VLM) -> Iterator[Width]:
-    for index, layer in enumerate(model.language_model.model.layers):
+    kinds = model.config.text.layer_types
+    for index in range(len(kinds)):
         path = f"{LAYERS}.{index}"
-        if not layer.is_conv:
-            names, units = ("q_proj", "k_proj", "v_proj"), layer.self_attn.num_kv_heads
+        if kinds[index] == "full_attention":
+            names, units = ("q_proj", "k_proj", "v_proj"), model.config.text.kv_heads(index)
             yield _width(model, f"{path}.self_attn", "attention", names, "out_proj", units)
         yield _width(model, f"{path}.feed_forward", "mlp", ("w1", "w3"), "w2")
     yield _width(model, "projector", "projector", ("linear_1",), "linear_2")
@@ -170,7 +171,7 @@ def droppable_blocks(model: VLM, part: str) -> list[str]:
     if part == "layers":
         return [f"{LAYERS}.{i}" for i in range(model.config.text.num_hidden_layers)]
     if not isinstance(model.vision_encoder, MobileNetV5):
-        return [f"{_VIT_LAYERS}.{i}" for i in range(model.config.vision.num_hidden_layers)]
+        return [f"{_VIT_LAYERS}.{i}" for i in range(len(model.vision_encoder.encoder.layers))]
     found = []
     for s, stage in enumerate(model.vision_encoder.blocks.children()):
         residual = [b for b, block in enumerate(stage.children()) if hasattr(block, "add")]

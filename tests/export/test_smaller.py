@@ -79,9 +79,8 @@ def large(tiny: TinyCheckpoint, folder: Path) -> Path:
             else:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
         # The layer that will go, so that both attention layers stay.
-        first = model.language_model.model.layers[0]
-        for weight in (first.conv.out_proj.weight, first.feed_forward.w2.weight):
-            weight.mul_(0.01)
+        for name in ("conv.out_proj", "feed_forward.w2"):
+            model.get_parameter(f"{LAYERS}.0.{name}.weight").mul_(0.01)
         embeddings = model.language_model.model.embed_tokens.weight.normal_(0.0, 0.05)
         embeddings[tiny.tokenizer.eos_id] = 0.0
     return save_checkpoint(folder, model, model.config, tiny.folder, {"licences": {"w": "CC0-1.0"}})
