@@ -160,9 +160,8 @@ def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text_from_dict(data: Mapping[str, Any]) -> TextConfig:
-    values = _with_tuples(data)
-    values["layer_types"] = tuple(data["layer_types"])
-    return TextConfig(**values)
+    kinds = tuple(data["layer_types"])
+    return TextConfig(**{**_with_tuples(data), "layer_types": kinds})
 
 
 def _uir(
