@@ -175,7 +175,8 @@ class ModelConfig(Checked):
 
 def text_from_dict(data: dict[str, Any]) -> TextConfig:
     """Inverse of `asdict`. Raises KeyError, TypeError or ValueError."""
-    values: dict[str, Any] = {**_with_tuples(data), "layer_types": tuple(data["layer_types"])}
+    kinds = tuple(data["layer_types"])  # first: what is no table at all is a TypeError
+    values: dict[str, Any] = {**_with_tuples(data), "layer_types": kinds}
     return TextConfig(**values)
 
 

@@ -68,9 +68,10 @@ def find_widths(model: VLM, parts: Iterable[str]) -> list[Width]:
 
 
 def _all_widths(model: VLM) -> Iterator[Width]:
-    for index, layer in enumerate(model.language_model.model.layers):
+    kinds = model.config.text.layer_types
+    for index in range(len(kinds)):
         path = f"{LAYERS}.{index}"
-        if not layer.is_conv:
+        if kinds[index] == "full_attention":
             names, units = ("q_proj", "k_proj", "v_proj"), model.config.text.kv_heads(index)
             yield _width(model, f"{path}.self_attn", "attention", names, "out_proj", units)
         yield _width(model, f"{path}.feed_forward", "mlp", ("w1", "w3"), "w2")

@@ -23,6 +23,8 @@ from autoneural.errors import UserError
 from autoneural.model.vlm import VLM, num_parameters
 
 LAYERS = "language_model.model.layers"
+# What the first layer adds to the residual stream.
+WRITERS = (f"{LAYERS}.0.conv.out_proj.weight", f"{LAYERS}.0.feed_forward.w2.weight")
 
 
 def vit(config: ModelConfig) -> VLM:
@@ -82,9 +84,8 @@ def test_the_function_of_a_vit_is_kept(config: ModelConfig, samples: list[Sample
 def test_blocks_that_do_nothing_go_and_the_others_move_up(
     model: VLM, samples: list[Sample]
 ) -> None:
-    model.get_parameter(f"{LAYERS}.0.conv.out_proj.weight").zero_()
-    model.get_parameter(f"{LAYERS}.0.feed_forward.w2.weight").zero_()
-    model.get_parameter("vision_encoder.blocks.2.1.layer_scale.gamma").zero_()
+    for name in (*WRITERS, "vision_encoder.blocks.2.1.layer_scale.gamma"):
+        model.get_parameter(name).zero_()
     small, config, record = prune(
         model, model.config, samples, ratio=0.5, parts=["layers", "blocks"]
     )
@@ -103,8 +104,8 @@ def test_a_layer_goes_with_its_own_widths_and_ranks(
     ranks = {f"{LAYERS}.0.feed_forward.w1": 8, f"{LAYERS}.2.feed_forward.w2": 16}
     torch.manual_seed(0)
     model = VLM(replace(config, text=text, ranks=ranks)).eval().requires_grad_(False)
-    model.get_parameter(f"{LAYERS}.0.conv.out_proj.weight").zero_()
-    model.get_parameter(f"{LAYERS}.0.feed_forward.w2.weight").zero_()
+    for name in WRITERS:
+        model.get_parameter(name).zero_()
     small, found, _ = prune(model, model.config, samples, ratio=0.4, parts=["layers"])
     assert found.text.intermediate_sizes == (48, 64)
     assert found.text.key_value_heads == (1, 0)
@@ -134,7 +135,7 @@ def test_the_units_that_matter_stay(model: VLM, samples: list[Sample]) -> None:
     left = small.get_parameter(f"{LAYERS}.1.feed_forward.w2.weight")
     assert left.shape[1] < 64
     for column in expected.T:
-        assert torch.eq(left, column[:, None]).all(0).any()
+        assert bool(torch.eq(left, column[:, None]).all(0).any())
 
 
 def test_widths_stay_on_tiles_and_the_ratio_is_met(model: VLM, samples: list[Sample]) -> None:

@@ -80,7 +80,7 @@ def large(tiny: TinyCheckpoint, folder: Path) -> Path:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
         # The layer that will go, so that both attention layers stay.
         for name in ("conv.out_proj", "feed_forward.w2"):
-            model.get_parameter(f"language_model.model.layers.0.{name}.weight").mul_(0.01)
+            model.get_parameter(f"{LAYERS}.0.{name}.weight").mul_(0.01)
         embeddings = model.language_model.model.embed_tokens.weight.normal_(0.0, 0.05)
         embeddings[tiny.tokenizer.eos_id] = 0.0
     return save_checkpoint(folder, model, model.config, tiny.folder, {"licences": {"w": "CC0-1.0"}})
