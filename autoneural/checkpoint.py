@@ -140,10 +140,8 @@ def save_checkpoint(
         _write_json(temporary / RECIPE, recipe)
         if encodings is not None:
             _write_json(temporary / ENCODINGS, encodings)
-        for name in TOKENIZER_FILES if tokenizer is not None else ():
-            if not (Path(tokenizer) / name).is_file():
-                raise UserError(f"{tokenizer}: {name} is missing, not a tokenizer folder")
-            shutil.copyfile(Path(tokenizer) / name, temporary / name)
+        if tokenizer is not None:
+            _copy_tokenizer(Path(tokenizer), temporary)
         half = encodings is None and not exact
         save_tensors(
             temporary / WEIGHTS,
@@ -183,6 +181,13 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise UserError(f"{path}: cannot be written ({error})") from error
     path.chmod(0o644)  # safetensors makes it readable to the owner only
     _flush(path)
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if not (source / name).is_file():
+            raise UserError(f"{source}: {name} is missing, not a tokenizer folder")
+        shutil.copyfile(source / name, target / name)
 
 
 def _stored(tensor: Tensor, *, half: bool) -> Tensor:
