@@ -46,9 +46,9 @@ def setting(**values: object) -> Callable[[Path], None]:
     return edit("config.json", lambda config: config.update(values))
 
 
-def write(file: str, content: str | bytes) -> Callable[[Path], None]:
+def write(file: str, content: str | bytes) -> Callable[[Path], object]:
     data = content.encode() if isinstance(content, str) else content
-    return lambda folder: (folder / file).write_bytes(data) and None
+    return lambda folder: (folder / file).write_bytes(data)
 
 
 def first_shard(folder: Path) -> Path:
