@@ -172,7 +172,7 @@ def test_intermediate_size_is_adjusted_as_transformers_does(settings: dict, widt
         theirs = Lfm2ForCausalLM(
             Lfm2Config(**settings, **small, num_key_value_heads=1, vocab_size=8)
         )
-    assert theirs.get_parameter("model.layers.0.feed_forward.w1.weight").shape[0] == width
+    assert theirs.state_dict()["model.layers.0.feed_forward.w1.weight"].shape[0] == width
 
 
 _SIXTEEN = {"num_hidden_layers": 16, "full_attn_idxs": [2, 5, 8, 10, 12, 14]}

@@ -46,13 +46,9 @@ def setting(**values: object) -> Callable[[Path], None]:
     return edit("config.json", lambda config: config.update(values))
 
 
-def write(file: str, content: str | bytes) -> Callable[[Path], None]:
+def write(file: str, content: str | bytes) -> Callable[[Path], object]:
     data = content.encode() if isinstance(content, str) else content
-
-    def damage(folder: Path) -> None:
-        (folder / file).write_bytes(data)
-
-    return damage
+    return lambda folder: (folder / file).write_bytes(data)
 
 
 def first_shard(folder: Path) -> Path:
