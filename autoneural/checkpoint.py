@@ -192,13 +192,6 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     _flush(path)
 
 
-def _copy_tokenizer(source: Path, target: Path) -> None:
-    for name in TOKENIZER_FILES:
-        if not (source / name).is_file():
-            raise UserError(f"{source}: {name} is missing, not a tokenizer folder")
-        shutil.copyfile(source / name, target / name)
-
-
 def _stored(tensor: Tensor, *, half: bool) -> Tensor:
     return tensor.to(torch.bfloat16) if half and tensor.is_floating_point() else tensor
 

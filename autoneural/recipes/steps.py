@@ -202,7 +202,7 @@ class LowRank(_Data):
     """Linears as pairs of smaller ones, merged back where that is not cheaper."""
 
     name: ClassVar[str] = "low-rank"
-    energy: float = 0.95
+    energy: float = 0.99
     layers: tuple[str, ...] = ("language_model.model.layers.*",)
     method: Any = "svd"
 
