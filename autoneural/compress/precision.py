@@ -280,7 +280,7 @@ _W4A16FULL = replace(_W4A16, name="w4a16full", weights=(*_CONVOLUTIONS, *_KEPT_8
 # positions, logits. States and caches have 8. Widths change from one operator to the next here,
 # which export does not write yet: a recipe to measure what 8 bits cost.
 _WIDE = (
-    *("*norm", "*.bn", "*.bn1", "*.bn2"),
+    *("*norm", "*.bn", "*.bn1", "*.bn2", "*.msfa.pool"),
     *("*.scores", f"{_DECODER}.mask", "*.mask_add", f"{_DECODER}.cos", f"{_DECODER}.sin"),
     *(f"{_DECODER}.embed_tokens", f"{_DECODER}.inputs_embeds", "projector.linear_2"),
     *(f"{_DECODER}.layers.*.operator_add", f"{_DECODER}.layers.*.ffn_add", "*.lm_head"),

@@ -95,8 +95,8 @@ def test_modules_of_another_shape_are_left_out(tiny_checkpoint: TinyCheckpoint, 
         for name in ("w1", "w3"):
             weight = block.get_parameter(f"{name}.weight")
             block.get_submodule(name).weight = torch.nn.Parameter(weight[:-16].clone())
-        w2 = block.get_parameter("w2.weight")
-        block.get_submodule("w2").weight = torch.nn.Parameter(w2[:, :-16].clone())
+        weight = block.get_parameter("w2.weight")
+        block.get_submodule("w2").weight = torch.nn.Parameter(weight[:, :-16].clone())
     pruned = module_sqnr(folder, narrow, samples)
     assert {w1, w3} <= whole.keys() - pruned.keys()
     assert pruned[w2] < 40 < whole[w2]

@@ -39,7 +39,7 @@ def test_weight_bytes_are_those_of_the_quantised_checkpoint(
 ) -> None:
     model = VLM(replace(config, ranks=ranks)).eval().requires_grad_(False)
     expected = weight_bytes(model, PRECISIONS[name])
-    calibrate(model, samples, PRECISIONS[name], nearest=True, snap=False)
+    calibrate(model, samples, PRECISIONS[name], rounding="nearest", snap=False)
     tensors = frozen_tensors(model)
     assert sum(expected.values()) == sum(tensor.nbytes for tensor in tensors.values())
     path = "language_model.model.layers.0.feed_forward.w1"

@@ -289,7 +289,7 @@ def test_what_is_no_precision_file_is_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(UserError, match=message):
             load_precision(path)
-    with pytest.raises(UserError, match="expected one of w4a16, w4a16kv8, w8a16, or a file"):
+    with pytest.raises(UserError, match="expected one of w4a16, .*, or a file"):
         find_precision(tmp_path / "nothing.json")
     with pytest.raises(UserError, match="No such file"):
         load_precision(tmp_path / "nothing.json")

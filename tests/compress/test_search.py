@@ -121,7 +121,7 @@ def test_the_words_are_those_of_the_exported_graphs(model: VLM, samples: list[Sa
         said = known.uses(precision)
         rounded = VLM(config).eval()
         rounded.load_state_dict(plain.state_dict())
-        encodings = calibrate(rounded, samples, precision, nearest=True)
+        encodings = calibrate(rounded, samples, precision, rounding="nearest")
         frozen = Checkpoint(config, frozen_tensors(rounded), {}, encodings)
         read = set()
         for key in keys:
