@@ -34,7 +34,7 @@ def test_it_answers_and_computes_other_integers(copy: Bundle) -> None:
 def test_it_is_nearer_to_the_emulator_than_the_reference(copy: Bundle, qnn_wheel: Wheel) -> None:
     emulated = Engine(DEFAULT_BUNDLE, device="htp-emulator", chip="SA8295P").logits(MESSAGES)
     plain, chip = (Engine(b, "qdq").logits(MESSAGES) for b in (DEFAULT_BUNDLE, copy))
-    assert abs(chip - emulated).mean() < abs(plain - emulated).mean() / 2
+    assert abs(chip - emulated).mean() < abs(plain - emulated).mean()
 
 
 def test_twice_is_refused(copy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
