@@ -294,6 +294,7 @@ _W8A8 = replace(
         Rule("*", 8),
     ),
     symmetric=_CACHE,
+    entries=_VLM_ENTRIES[:1],  # a symmetric cache of 8 bits has an encoding of its own
     observer="mse",
 )
 
