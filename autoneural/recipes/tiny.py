@@ -12,6 +12,16 @@ _ASKED, _READ = tuple(TASKS), ("page", "plate")
 # A picture and its first dozen questions, which stand in random order: with the longest rows whole,
 # four tenths of every batch would be padding.
 _LENGTH = 384
+# The tasks with the most to find out several times as often as another: a question is bound to what
+# is seen suddenly, and after so many of its kind (docs/log.md).
+_GENERAL = {
+    "chat": 0.38, "hmi": 0.13, "finder": 0.12, "sentinel": 0.08, "greeter": 0.05, "plate": 0.05,
+    "read": 0.08, "pairs": 0.05, "captions": 0.06,
+}  # fmt: skip
+_DOMAIN = {
+    "chat": 0.34, "hmi": 0.16, "finder": 0.16, "plate": 0.08, "sentinel": 0.08, "greeter": 0.06,
+    "read": 0.06, "pairs": 0.06,
+}  # fmt: skip
 _READING = {
     **dict.fromkeys(TASKS, 0.08), "hmi": 0.12, "finder": 0.12, "pairs": 0.12, "read": 0.2,
 }  # fmt: skip
@@ -83,19 +93,7 @@ def _tiny_curriculum() -> tuple[Stage, ...]:
         Stage(
             name="general",
             train=PARTS,
-            # The tasks with the most to find out several times as often as another: a question is
-            # bound to what is seen suddenly, and after so many of its kind (docs/log.md).
-            mixture={
-                "chat": 0.38,
-                "hmi": 0.13,
-                "finder": 0.12,
-                "sentinel": 0.08,
-                "greeter": 0.05,
-                "plate": 0.05,
-                "read": 0.08,
-                "pairs": 0.05,
-                "captions": 0.06,
-            },  # fmt: skip
+            mixture=_GENERAL,
             steps=3000,
             batch_size=24,
             lr={"vision_encoder": 5e-4, "projector": 1e-3, "language_model": 1e-3},
@@ -118,16 +116,7 @@ def _tiny_curriculum() -> tuple[Stage, ...]:
         Stage(
             name="domain",
             train=PARTS,
-            mixture={
-                "chat": 0.34,
-                "hmi": 0.16,
-                "finder": 0.16,
-                "plate": 0.08,
-                "sentinel": 0.08,
-                "greeter": 0.06,
-                "read": 0.06,
-                "pairs": 0.06,
-            },  # fmt: skip
+            mixture=_DOMAIN,
             steps=500,
             batch_size=24,
             lr={"vision_encoder": 1.5e-4, "projector": 3e-4, "language_model": 3e-4},
