@@ -24,9 +24,9 @@ while [[ $# -gt 0 ]]; do
 done
 
 if $smoke; then
-    out=${out:-out/smoke} rows=72 samples=8 questions=8
+    out=${out:-out/smoke} rows=72 samples=8 questions=8 asked=1
 else
-    out=${out:-out/tiny} rows=64000 samples=128 questions=1000
+    out=${out:-out/tiny} rows=64000 samples=128 questions=1000 asked=25
 fi
 mkdir -p "$out"
 # Twice as fast where there is a compiler; not worth its start-up at toy length.
@@ -60,7 +60,7 @@ stage "$out/float" autoneural train --recipe tiny "${train[@]}" --data "$out/dat
 
 # 4. Compression: W8A16 vision, W4A16 language, 8-bit key/value cache, calibrated on training rows.
 stage "$out/ptq" autoneural compress "$out/float" --recipe ptq --precision w4a16kv8 \
-    --data "$out/data" --samples $samples -o "$out/ptq"
+    --data "$out/data" --samples $samples --questions $asked -o "$out/ptq"
 
 # 5. Export: graphs for ONNX Runtime (cpu) and for NPUs (qdq), in one verified bundle.
 stage "$out/bundle" autoneural export "$out/ptq" --targets cpu qdq -o "$out/bundle"
