@@ -57,6 +57,11 @@ def build_model(config: ModelConfig, state: Mapping[str, Tensor], where: str | P
     return model.eval().requires_grad_(False)
 
 
+def rebuild(like: VLM, config: ModelConfig, state: Mapping[str, Tensor], what: str) -> VLM:
+    """A VLM of `config` with these weights, on the device of `like`. UserError naming `what`."""
+    return build_model(config, state, what).to(next(like.parameters()).device)
+
+
 def refuse_itself(out: str | Path, source: FloatCheckpoint) -> None:
     """UserError when `out` is the folder that the weights came from."""
     if Path(out).resolve() == source.folder.resolve():

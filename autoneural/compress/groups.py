@@ -118,9 +118,15 @@ def model_bytes(model: VLM, precision: Precision, context: int) -> int:
         total += weight.numel() * quantizer.bits // 8 + scales * _SCALE_BYTES
     biases = [p for name, p in model.named_parameters() if name.endswith(".bias")]
     total += sum(bias.numel() for bias in biases) * _BIAS_BYTES
-    for path, count in state_sizes(model, context).items():
-        total += count * (bits_for(precision.activations, path) or 32) // 8
-    return total
+    return total + state_bytes(model, precision, context)
+
+
+def state_bytes(model: VLM, precision: Precision, context: int) -> int:
+    """What the decoder keeps between two steps at `context`, quantised to `precision`."""
+    return sum(
+        count * (bits_for(precision.activations, path) or 32) // 8
+        for path, count in state_sizes(model, context).items()
+    )
 
 
 def with_widths(base: Precision, widths: Mapping[Group, int], name: str) -> Precision:

@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from autoneural.compress.derive import build_model
+from autoneural.compress.derive import rebuild
 from autoneural.compress.fake_quant import check_layers
 from autoneural.compress.input_statistics import second_moments
 from autoneural.compress.nmf import nmf_pair
@@ -209,12 +209,7 @@ def _with_pairs(
         if f"{path}.bias" in state:
             state[f"{path}.up.bias"] = state.pop(f"{path}.bias")
     config = replace(config, ranks={**config.ranks, **{p: r for p, r in ranks.items() if r}})
-    return _rebuilt(model, config, state), facts
-
-
-def _rebuilt(model: VLM, config: ModelConfig, state: Mapping[str, Tensor]) -> VLM:
-    device = next(model.parameters()).device
-    return build_model(config, state, "factorised model").to(device)
+    return rebuild(model, config, state, "factorised model"), facts
 
 
 def merge(
@@ -240,7 +235,7 @@ def merge(
         if f"{path}.up.bias" in state:
             state[f"{path}.bias"] = state.pop(f"{path}.up.bias")
     config = replace(config, ranks={p: r for p, r in config.ranks.items() if p not in merged})
-    return _rebuilt(model, config, state), config, merged
+    return rebuild(model, config, state, "factorised model"), config, merged
 
 
 def _pays(pair: Factorised) -> bool:

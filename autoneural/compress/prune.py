@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from autoneural.compress.derive import build_model
+from autoneural.compress.derive import rebuild
 from autoneural.compress.fake_quant import check_layers
 from autoneural.compress.importance import (
     Loss,
@@ -198,18 +198,13 @@ def _cut(
         gains = {path: _norm_gain(energies[path], kept[width.path]) for path in width.norms}
         cut_width(state, width, kept[width.path], gains)
     config = with_widths(config, {path: len(units) for path, units in kept.items()})
-    return _rebuilt(model, config, state)
+    return rebuild(model, config, state, "pruned model")
 
 
 def _norm_gain(energy_C: Tensor, kept: Tensor) -> float:
     """What an RMS norm's weights are multiplied by, so that what stays keeps its size."""
     before, after = energy_C.mean(), energy_C[kept].mean()
     return float((after / before.clamp_min(1e-30)).sqrt())
-
-
-def _rebuilt(model: VLM, config: ModelConfig, state: Mapping[str, Tensor]) -> VLM:
-    device = next(model.parameters()).device
-    return build_model(config, state, "pruned model").to(device)
 
 
 def _drop_blocks(
@@ -230,7 +225,7 @@ def _drop_blocks(
     }
     config = _without_blocks(config, gone)
     ranks = {new: r for path, r in config.ranks.items() if (new := _renamed(path, moves))}
-    small = _rebuilt(model, replace(config, ranks=ranks), state)
+    small = rebuild(model, replace(config, ranks=ranks), state, "pruned model")
     return small, {path: scores[path] for path in gone}
 
 

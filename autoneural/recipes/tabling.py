@@ -13,14 +13,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from autoneural.bench.measure import Exam, Measures, compiled_size, measure
 from autoneural.checkpoint import load_checkpoint
-from autoneural.compress.groups import state_sizes
-from autoneural.compress.precision import PRECISIONS, Precision, bits_for
+from autoneural.compress.groups import state_bytes
+from autoneural.compress.precision import PRECISIONS
+from autoneural.config import ModelConfig
 from autoneural.model.vlm import VLM
 from autoneural.recipes.steps import Quantize, Workbench
 from autoneural.target.chips import Chip
@@ -90,13 +92,12 @@ def _row(
     if precision is not None:
         say(f"{model}: compiling for {chip.name}")
         size, why = compiled_size(checkpoint, chip, context)
-    state = _state_bytes(VLM(config), PRECISIONS[precision or "w8a16"], context)
     return Row(
         model=model,
         precision=precision or "bf16",
         chip=chip.name,
         weight_bytes=measures.weight_bytes,
-        memory_bytes=None if size is None else size + state,
+        memory_bytes=None if size is None else size + _state(config, precision, context),
         binary_bytes=size,
         accuracy=measures.mean_accuracy,
         context=context,
@@ -104,12 +105,9 @@ def _row(
     )
 
 
-def _state_bytes(model: VLM, precision: Precision, context: int) -> int:
-    bits = (
-        (bits_for(precision.activations, p) or 32, n)
-        for p, n in state_sizes(model, context).items()
-    )
-    return sum(width * count // 8 for width, count in bits)
+def _state(config: ModelConfig, precision: str | None, context: int) -> int:
+    with torch.device("meta"):  # shapes are enough
+        return state_bytes(VLM(config), PRECISIONS[precision or "w8a16"], context)
 
 
 def to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
