@@ -30,6 +30,7 @@ from autoneural.data.cockpit.base import (
     uniforms,
     weighted,
 )
+from autoneural.data.cockpit.tint import tint
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "object": ("none", "car", "cyclist", "scooter", "pedestrian", CANNOT_TELL),
@@ -160,11 +161,11 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
     }[truth["light"]]
     return {
         "place": pick(rng, pool(split, street.PLACES, street.PLACES_HELD_OUT)),
-        "paint": pick(rng, pool(split, street.PAINT, street.PAINT_HELD_OUT)),
-        "own": pick(rng, pool(split, street.PAINT, street.PAINT_HELD_OUT)),
-        "cloth": pick(rng, pool(split, street.CLOTH, street.CLOTH_HELD_OUT)),
-        "trousers": pick(rng, pool(split, street.TROUSERS, street.TROUSERS_HELD_OUT)),
-        "helmet": pick(rng, pool(split, street.CLOTH, street.CLOTH_HELD_OUT)),
+        "paint": tint(rng, split, street.PAINT, street.PAINT_HELD_OUT),
+        "own": tint(rng, split, street.PAINT, street.PAINT_HELD_OUT),
+        "cloth": tint(rng, split, street.CLOTH, street.CLOTH_HELD_OUT),
+        "trousers": tint(rng, split, street.TROUSERS, street.TROUSERS_HELD_OUT),
+        "helmet": tint(rng, split, street.CLOTH, street.CLOTH_HELD_OUT),
         "skin": pick(rng, pool(split, street.SKIN, street.SKIN_HELD_OUT)),
         "body": pick(rng, ("saloon", "tall")),
         "y": uniform(rng, 180, 196) if near else uniform(rng, 118, 125),

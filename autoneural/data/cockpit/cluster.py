@@ -10,47 +10,11 @@ from typing import Any
 
 from autoneural.data.cockpit import covers, icons
 from autoneural.data.cockpit.base import CANNOT_TELL
+from autoneural.data.cockpit.cluster_layout import Layout, Place
 from autoneural.data.cockpit.fonts import FONTS, advances
 from autoneural.data.cockpit.svg import SIDE, Canvas, dark, light, mix
 
 Look = dict[str, Any]
-Place = tuple[float, float, float]
-"""Centre x, centre y from the top of the body, scale."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    speed: Place
-    dial: bool
-    arrow: Place
-    distance: tuple[float, float]
-    """From the centre of the arrow."""
-    sign: Place
-    gear: Place
-    charge: Place
-    gauge: tuple[float, float]
-    """Where its needle turns."""
-
-
-_BESIDE, _BELOW = (56, 7), (0, 46)
-LAYOUTS_BY_NAME = {
-    "left": Layout(speed=(66, 63, 1), dial=True, arrow=(157, 33, 0.92), distance=_BESIDE,
-                   sign=(162, 90, 1), gear=(189, 139, 1), charge=(68, 143, 1), gauge=(222, 104)),
-    "right": Layout(speed=(187, 63, 1), dial=True, arrow=(31, 33, 0.92), distance=_BESIDE,
-                    sign=(92, 90, 1), gear=(64, 139, 1), charge=(189, 143, 1), gauge=(32, 104)),
-    "centre": Layout(speed=(128, 51, 1.15), dial=False, arrow=(34, 37, 0.95), distance=_BELOW,
-                     sign=(220, 38, 1), gear=(188, 137, 1), charge=(68, 137, 1), gauge=(216, 106)),
-    "east": Layout(speed=(190, 94, 1.1), dial=False, arrow=(103, 36, 1), distance=_BELOW,
-                   sign=(42, 48, 1), gear=(190, 24, 1), charge=(70, 140, 1), gauge=(66, 114)),
-    "west": Layout(speed=(66, 94, 1.1), dial=False, arrow=(153, 36, 1), distance=_BELOW,
-                   sign=(214, 48, 1), gear=(66, 24, 1), charge=(184, 140, 1), gauge=(188, 114)),
-    "tower": Layout(speed=(74, 46, 1.05), dial=False, arrow=(160, 33, 0.92), distance=_BESIDE,
-                    sign=(202, 87, 1), gear=(68, 112, 1), charge=(68, 145, 1), gauge=(202, 148)),
-    "mirror": Layout(speed=(184, 46, 1.05), dial=False, arrow=(34, 33, 0.92), distance=_BESIDE,
-                     sign=(52, 87, 1), gear=(184, 112, 1), charge=(182, 145, 1), gauge=(52, 148)),
-}  # fmt: skip
-LAYOUTS = ("left", "right", "centre", "east", "west")
-LAYOUTS_HELD_OUT = ("tower", "mirror")
 DIGITS = ("hundreds", "tens", "ones")
 BANDS = {"lights": 48, "tabs": 46, "body": 158}
 """Heights, 252 in all."""
@@ -263,7 +227,7 @@ def _open_tab(c: Canvas, style: Style, font: str, name: str, wide: float) -> Non
 
 
 def _body(c: Canvas, style: Style, truth: dict[str, str], look: Look) -> None:
-    layout, j = LAYOUTS_BY_NAME[look["layout"]], look["jitter"]
+    layout, j = Layout(**look["layout"]), look["jitter"]
     far = (layout.arrow[0] + layout.distance[0], layout.arrow[1] + layout.distance[1], 1.0)
     with c.group(transform=_at(layout.arrow, j[2], j[3] / 2)):
         _route(c, style, truth)

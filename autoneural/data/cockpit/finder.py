@@ -35,6 +35,7 @@ from autoneural.data.cockpit.finder_map import BAYS, PLANS_BY_NAME, ROWS, TURNS
 from autoneural.data.cockpit.fonts import COMMON, HELD_OUT
 from autoneural.data.cockpit.grid import cell
 from autoneural.data.cockpit.svg import Canvas
+from autoneural.data.cockpit.tint import tint
 
 LEVELS = ("1", "2", "3", "4", "5", "6")
 LEVEL_COLOURS = {
@@ -221,8 +222,8 @@ def _params(rng: Rng, split: Split, truth: dict[str, str], plan: str) -> dict[st
 
 def _map_params(rng: Rng, split: Split) -> dict[str, Any]:
     return {
-        "paper": pick(rng, pool(split, finder_map.PAPERS, finder_map.PAPERS_HELD_OUT)),
-        "wall": pick(rng, pool(split, finder_map.WALLS, finder_map.WALLS_HELD_OUT)),
+        "paper": tint(rng, split, finder_map.PAPERS, finder_map.PAPERS_HELD_OUT, spread=20),
+        "wall": tint(rng, split, finder_map.WALLS, finder_map.WALLS_HELD_OUT),
         "others": [pick(rng, finder_map.OTHERS) for _ in range(24)],
         "noses": rng.integers(0, 2, 24).tolist(),
         "order": rng.permutation(24).tolist(),
@@ -248,8 +249,10 @@ def _standing(rng: Rng, truth: dict[str, str], plan: str) -> dict[str, int]:
 
 
 def _aisle_params(rng: Rng, split: Split) -> dict[str, Any]:
+    sign = pick(rng, pool(split, finder_aisle.SIGNS, finder_aisle.SIGNS_HELD_OUT))
     return {
-        "sign": pick(rng, pool(split, finder_aisle.SIGNS, finder_aisle.SIGNS_HELD_OUT)),
+        "sign": sign,
+        "board": finder_aisle.draw_board(rng, sign),
         "shift": pick(rng, (-1, 0, 1)),
         "pillar": weighted(rng, {1: 0.8, -1: 0.2}),  # near, it is never on my car's side
         "colours": [pick(rng, tuple(PAINTS)) for _ in range(6)],

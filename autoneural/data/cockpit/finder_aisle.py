@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from autoneural.data.cockpit.base import CANNOT_TELL, Box
+from autoneural.data.cockpit.base import CANNOT_TELL, Box, Rng, uniform
 from autoneural.data.cockpit.car_body import PAINTS, SHAPES, Car
 from autoneural.data.cockpit.car_ends import Trim, draw_car
 from autoneural.data.cockpit.fonts import FONTS, advances
@@ -23,18 +23,25 @@ DEPTHS = (400.0, 760.0, 1080.0)
 """Of the cars, from near to far; mine is the first or the second."""
 NOSE = 205.0
 SKEW = 55.0
-SIGNS = ("pillar", "hanging")
+SIGNS = ("pillar", "hanging", "anywhere")
 SIGNS_HELD_OUT = ("wall",)
 CONCRETE = {"bright": "#a6a8a6", "dim": "#4a4d54"}
 FLOOR = {"bright": "#7e8284", "dim": "#33363c"}
-PLATES = {
-    "pillar": (250.0, 60.0, 205.0),
-    "hanging": (500.0, 132.0, 243.0),
-    "wall": (END - 2, 380.0, 178.0),
+BOARDS = {
+    "pillar": (250.0, 60.0, 205.0, 31.0),
+    "hanging": (500.0, 132.0, 243.0, 64.0),
+    "wall": (END - 2, 380.0, 178.0, 180.0),
 }
-"""Of each sign: how far away, how wide, how high its middle."""
-LETTERS = {"pillar": 31.0, "hanging": 64.0, "wall": 180.0}
-"""Height of a capital."""
+"""Of each sign: how far away, how wide, how high its middle, height of a capital."""
+
+
+def draw_board(rng: Rng, sign: str) -> list[float]:
+    """A row of BOARDS; "anywhere" hangs at any distance and looks about as large as the others."""
+    if sign != "anywhere":
+        return list(BOARDS[sign])
+    z, size = uniform(rng, 420, 1300), uniform(rng, 0.1, 0.13)
+    tall = z * size
+    return [z, tall * uniform(rng, 1.95, 2.3), max(CEILING - 10 - tall * 0.72, 180.0), tall]
 
 
 def _camera(look: dict[str, Any]) -> Camera:
@@ -44,7 +51,7 @@ def _camera(look: dict[str, Any]) -> Camera:
 
 def _sign_at(truth: dict[str, str], look: dict[str, Any]) -> tuple[float, float, float, float]:
     """Middle (x, y), distance and half width. A pillar stands where it hides nothing of mine."""
-    z, wide, y = PLATES[look["sign"]]
+    z, wide, y, _ = look["board"]
     x = 60.0 * look["shift"]
     if look["sign"] == "pillar":
         mine = -1 if truth["side"] == "left" else 1
@@ -146,14 +153,14 @@ def _cars(c: Canvas, truth: dict[str, str], look: dict[str, Any], paint: str) ->
 def _sign(c: Canvas, truth: dict[str, str], look: dict[str, Any], color: str) -> None:
     camera = _camera(look)
     x, y, z, half = _sign_at(truth, look)
-    cap = LETTERS[look["sign"]]
+    cap = look["board"][3]
     ink = "#14161a" if luma(color) > 0.55 else "#ffffff"
     if look["sign"] == "pillar":
         shade = light(CONCRETE[truth["light"]], 0.12)
         c.path(camera.warp(panel(x - half - 3, 0, x + half + 3, CEILING), flat(z)), shade,
                stroke=dark(shade, 0.5), stroke_width=1.2)  # fmt: skip
         c.path(camera.warp(panel(x - half - 3, 0, x + half + 3, 60), flat(z)), "#e8c020")
-    elif look["sign"] == "hanging":
+    elif look["sign"] != "wall":
         for dx in (-half + 12, half - 12):
             c.line(camera.warp(f"M{x + dx} {y} L{x + dx} {CEILING}", flat(z)), "#2a2c30", 2)
     tall = cap * 0.72
@@ -192,7 +199,7 @@ def draw_aisle(
 
 def aisle_boxes(truth: dict[str, str], look: dict[str, Any]) -> dict[str, Box]:
     x, y, z, half = _sign_at(truth, look)
-    tall, camera = LETTERS[look["sign"]] * 0.72, _camera(look)
+    tall, camera = look["board"][3] * 0.72, _camera(look)
     corners = [(x + i * half, y + j * tall) for i in (-1, 1) for j in (-1, 1)]
     car = _parked(truth, look, *_spot(truth), paint="#000000")
     found = {
@@ -201,7 +208,7 @@ def aisle_boxes(truth: dict[str, str], look: dict[str, Any]) -> dict[str, Box]:
     }
     if truth["level"] == CANNOT_TELL:
         return found
-    cap = LETTERS[look["sign"]]
+    cap = look["board"][3]
     starts = advances(look["fonts"][0], truth["row"] + truth["level"], cap / 0.71)
     for name, (left, right) in zip(("row", "level"), pairwise(starts), strict=True):
         edges = [(x - starts[-1] / 2 + u, y + j * cap / 2) for u in (left, right) for j in (-1, 1)]

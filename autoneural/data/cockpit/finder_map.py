@@ -34,7 +34,9 @@ class Plan:
 
     columns: bool
     split: float = 0.0
-    """Width of a gap after the third bay."""
+    """Width of a gap between two bays of a row."""
+    after: int = 3
+    """How many bays stand before the gap."""
     mirrored: bool = False
     """Bays are numbered from the far end."""
 
@@ -61,19 +63,34 @@ class Plan:
 
     def beside(self, bay: str) -> list[str]:
         """The bays next to a bay of the same row, with no gap between."""
+        k = self._place(bay)
+        near = [other for other in BAYS if abs(self._place(other) - k) == 1]
+        if not self.split:
+            return near
+        return [other for other in near if (self._place(other) < self.after) == (k < self.after)]
+
+    def _place(self, bay: str) -> int:
+        """How many bays stand before it."""
         k = BAYS.index(bay)
-        blocks = (BAYS[:3], BAYS[3:]) if self.split else (BAYS,)
-        block = next(block for block in blocks if bay in block)
-        return [other for other in block if abs(BAYS.index(other) - k) == 1]
+        return 5 - k if self.mirrored else k
 
     def middle(self, row: str, bay: str) -> tuple[float, float]:
         """Of a bay: along and across."""
-        k = BAYS.index(bay)
-        k = 5 - k if self.mirrored else k
-        u = self.along[0] + (k + 0.5) * self.bay[0] + (self.split if k > 2 else 0.0)
+        k = self._place(bay)
+        u = self.along[0] + (k + 0.5) * self.bay[0] + (self.split if k >= self.after else 0.0)
         return u, self.across[ROWS.index(row)]
 
 
+SPLITS = {
+    f"{'columns' if columns else 'rows'}{mirrored} {width} after {after}": Plan(
+        columns=columns, mirrored=bool(mirrored), split=width, after=after
+    )
+    for columns in (False, True)
+    for mirrored in ("", " mirrored")
+    for after in (1, 2, 4, 5)
+    for width in (10, 18)
+}
+"""With a gap anywhere but in the middle, as the held-out plans have it."""
 PLANS_BY_NAME = {
     "rows": Plan(columns=False),
     "rows mirrored": Plan(columns=False, mirrored=True),
@@ -81,15 +98,16 @@ PLANS_BY_NAME = {
     "columns mirrored": Plan(columns=True, mirrored=True),
     "split rows": Plan(columns=False, split=16),
     "split columns": Plan(columns=True, split=16),
+    **SPLITS,
 }
-PLANS = ("rows", "rows mirrored", "columns", "columns mirrored")
+PLANS = (*("rows", "rows mirrored", "columns", "columns mirrored") * 4, *SPLITS)
 PLANS_HELD_OUT = ("split rows", "split columns")
 
 
 def stand(plan: Plan, lane: int, gap: int) -> tuple[float, float]:
     """Where I stand: in a lane, between the bays `gap` and `gap + 1` counted along it."""
-    u = plan.along[0] + gap * plan.bay[0] + (plan.split if gap > 3 else 0.0)
-    return u + (plan.split / 2 if gap == 3 else 0.0), plan.lanes[lane] + 7
+    u = plan.along[0] + gap * plan.bay[0] + (plan.split if gap > plan.after else 0.0)
+    return u + (plan.split / 2 if gap == plan.after else 0.0), plan.lanes[lane] + 7
 
 
 def way(plan: Plan, row: str, bay: str, lane: int, gap: int) -> tuple[int, float]:

@@ -31,6 +31,7 @@ from autoneural.data.cockpit.base import (
     uniforms,
     weighted,
 )
+from autoneural.data.cockpit.tint import tint
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "who": ("nobody", "adult", "child", "elderly", "courier"),
@@ -195,8 +196,8 @@ def _clothes(rng: Rng, split: Split) -> dict[str, Any]:
         "skin": pick(rng, pool(split, people.SKIN, people.SKIN_HELD_OUT)),
         "hair": pick(rng, pool(split, people.HAIR, people.HAIR_HELD_OUT)),
         "style": pick(rng, pool(split, people.STYLES, people.STYLES_HELD_OUT)),
-        "coat": pick(rng, pool(split, people.COAT, people.COAT_HELD_OUT)),
-        "trousers": pick(rng, pool(split, people.TROUSERS, people.TROUSERS_HELD_OUT)),
+        "coat": tint(rng, split, people.COAT, people.COAT_HELD_OUT),
+        "trousers": tint(rng, split, people.TROUSERS, people.TROUSERS_HELD_OUT),
         "garment": pick(rng, people.GARMENTS),
         "step": pick(rng, (-1, 1)),
     }
@@ -235,11 +236,11 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
     look: dict[str, Any] = {
         **_clothes(rng, split),
         "vest": pick(rng, pool(split, people.VEST, people.VEST_HELD_OUT)),
-        "load": pick(rng, pool(split, luggage.CASE, luggage.CASE_HELD_OUT)),
+        "load": tint(rng, split, luggage.CASE, luggage.CASE_HELD_OUT),
         "place": pick(rng, pool(split, facades.PLACES, facades.PLACES_HELD_OUT)),
-        "paint": pick(rng, pool(split, forecourt.PAINT, forecourt.PAINT_HELD_OUT)),
-        "wall": pick(rng, pool(split, facades.WALL, facades.WALL_HELD_OUT)),
-        "door": pick(rng, pool(split, luggage.CASE, luggage.CASE_HELD_OUT)),
+        "paint": tint(rng, split, forecourt.PAINT, forecourt.PAINT_HELD_OUT),
+        "wall": tint(rng, split, facades.WALL, facades.WALL_HELD_OUT),
+        "door": tint(rng, split, luggage.CASE, luggage.CASE_HELD_OUT),
         "cover": pick(rng, ("hedge", "wall")),
         "shift": uniform(rng, -16, 16),
         "blocks": uniforms(rng, 20, 0, 1),

@@ -30,8 +30,10 @@ from autoneural.data.cockpit.base import (
     uniforms,
     weighted,
 )
+from autoneural.data.cockpit.cluster_layout import draw_layout
 from autoneural.data.cockpit.fonts import COMMON, HELD_OUT
 from autoneural.data.cockpit.icons import LIGHTS, MENU
+from autoneural.data.cockpit.tint import tint
 
 DIGITS = tuple("0123456789")
 SIGNS = ("30", "50", "80", "100", "120")
@@ -228,10 +230,10 @@ def lit_lights(truth: dict[str, str]) -> list[str]:
 def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
     return {
         "fonts": [pick(rng, pool(split, COMMON, HELD_OUT))],
-        "layout": pick(rng, pool(split, cluster.LAYOUTS, cluster.LAYOUTS_HELD_OUT)),
+        "layout": draw_layout(rng, split),
         "order": list(pick(rng, pool(split, cluster.ORDERS, cluster.ORDERS_HELD_OUT))),
         "shade": pick(rng, pool(split, cluster.SHADES, cluster.SHADES_HELD_OUT)),
-        "accent": pick(rng, pool(split, cluster.ACCENTS, cluster.ACCENTS_HELD_OUT)),
+        "accent": tint(rng, split, cluster.ACCENTS, cluster.ACCENTS_HELD_OUT, spread=40),
         "lights": [str(name) for name in rng.permutation(lit_lights(truth)).tolist()],
         "light_x": uniforms(rng, 4, 0, 1),
         "light_y": uniforms(rng, 3, -2, 3),

@@ -33,6 +33,7 @@ from autoneural.data.cockpit.car_body import BODIES, PAINTS
 from autoneural.data.cockpit.fonts import COMMON, HELD_OUT
 from autoneural.data.cockpit.grid import cell
 from autoneural.data.cockpit.plate_drawing import DIGITS, LETTERS
+from autoneural.data.cockpit.tint import tint
 
 SLOTS = tuple(f"char {k}" for k in range(1, 8))
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -185,7 +186,7 @@ def _characters(rng: Rng, grammar: str) -> list[str]:
 
 def _attributes(rng: Rng, split: Split) -> tuple[dict[str, str], str]:
     """The attributes, and the grammar that the plate follows."""
-    grammar = pick(rng, pool(split, plate_drawing.GRAMMARS, plate_drawing.GRAMMARS_HELD_OUT))
+    grammar = plate_drawing.draw_grammar(rng, split)
     light = weighted(rng, {"day": 0.4, "dusk": 0.28, "night": 0.32})
     truth = {
         "view": pick(rng, ATTRIBUTES["view"]),
@@ -220,9 +221,9 @@ def _params(rng: Rng, split: Split, truth: dict[str, str], grammar: str) -> dict
         "fonts": [pick(rng, pool(split, COMMON, HELD_OUT))],
         "shade": pick(rng, pool(split, (0, 1, 2, 3), (4, 5))),
         "band": pick(rng, pool(split, drawing.BANDS, drawing.BANDS_HELD_OUT)),
-        "metal": pick(rng, pool(split, emblems.METALS, emblems.METALS_HELD_OUT)),
-        "field": pick(rng, pool(split, emblems.FIELDS, emblems.FIELDS_HELD_OUT)),
-        "mud": pick(rng, pool(split, plate_scene.MUD, plate_scene.MUD_HELD_OUT)),
+        "metal": tint(rng, split, emblems.METALS, emblems.METALS_HELD_OUT, spread=16),
+        "field": tint(rng, split, emblems.FIELDS, emblems.FIELDS_HELD_OUT, spread=24),
+        "mud": tint(rng, split, plate_scene.MUD, plate_scene.MUD_HELD_OUT),
         "grille": pick(rng, pool(split, car_ends.GRILLES, car_ends.GRILLES_HELD_OUT)),
         "lamp": pick(rng, pool(split, car_ends.LAMPS, car_ends.LAMPS_HELD_OUT)),
         "place": pick(rng, pool(split, plate_scene.PLACES, plate_scene.PLACES_HELD_OUT)),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from autoneural.data.cockpit.base import Rng, Split, chance, pick, pool
 from autoneural.data.cockpit.fonts import FONTS
 from autoneural.data.cockpit.svg import Canvas, dark, light, luma, mix
 
@@ -20,6 +21,7 @@ GRAMMARS = (
 )  # fmt: skip
 GRAMMARS_HELD_OUT = ("L DDD LL", "DDDD LLL", "LLL DD")
 """L is a letter, D a digit; a space parts groups and may break the line."""
+SHORTEST, LONGEST = 5, 7
 STYLES = ("plain", "left band", "both bands", "seal", "dash")
 STYLES_HELD_OUT = ("right band", "double frame")
 GROUNDS = {
@@ -51,6 +53,31 @@ class Layout:
     half_height: float
     shift: float
     """Of the characters, beside a band."""
+
+
+def draw_grammar(rng: Rng, split: Split) -> str:
+    """A grammar of the split's; in training mostly any other that has a digit.
+
+    A model that sees eight grammars reads a ninth as the nearest of the eight: 7839MRC as 783MMC.
+    """
+    written = pick(rng, pool(split, GRAMMARS, GRAMMARS_HELD_OUT))
+    if split == "test" or chance(rng, 0.3):
+        return written
+    held_out = {grammar.replace(" ", "") for grammar in GRAMMARS_HELD_OUT}
+    while True:
+        grammar = _any_grammar(rng)
+        slots = grammar.replace(" ", "")
+        if "D" in slots and SHORTEST <= len(slots) <= LONGEST and slots not in held_out:
+            return grammar
+
+
+def _any_grammar(rng: Rng) -> str:
+    """Two or three groups of up to four, in each letters, digits, or now and then both."""
+    groups = []
+    for _ in range(2 + chance(rng, 0.5)):
+        kinds = pick(rng, ("L", "D", "L", "D", "LD"))
+        groups.append("".join(pick(rng, kinds) for _ in range(int(rng.integers(1, 5)))))
+    return " ".join(groups)
 
 
 def _line(groups: Sequence[str], y: float, cell: float, gap: float) -> tuple[list, list, float]:

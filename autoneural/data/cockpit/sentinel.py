@@ -52,6 +52,7 @@ from autoneural.data.cockpit.hair import HAIR, HAIR_HELD_OUT, HAT, HAT_HELD_OUT
 from autoneural.data.cockpit.heads import HEADGEAR
 from autoneural.data.cockpit.parking import GROUNDS, GROUNDS_HELD_OUT
 from autoneural.data.cockpit.sentinel_words import KINDS, PROMPTS, STATEMENTS, caption, sentence
+from autoneural.data.cockpit.tint import tint
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "event": ("nobody", "passing", "lingering", "tampering", "impact", CANNOT_TELL),
@@ -148,18 +149,18 @@ def _attributes(rng: Rng) -> dict[str, str]:
 
 def _person(rng: Rng, split: Split) -> dict[str, Any]:
     return {
-        "cloth": pick(rng, pool(split, street.CLOTH, street.CLOTH_HELD_OUT)),
-        "trousers": pick(rng, pool(split, street.TROUSERS, street.TROUSERS_HELD_OUT)),
+        "cloth": tint(rng, split, street.CLOTH, street.CLOTH_HELD_OUT),
+        "trousers": tint(rng, split, street.TROUSERS, street.TROUSERS_HELD_OUT),
         "skin": pick(rng, pool(split, street.SKIN, street.SKIN_HELD_OUT)),
         "hair": pick(rng, pool(split, HAIR, HAIR_HELD_OUT)),
-        "hat": pick(rng, pool(split, HAT, HAT_HELD_OUT)),
-        "cover": pick(rng, pool(split, COVERS, COVERS_HELD_OUT)),
+        "hat": tint(rng, split, HAT, HAT_HELD_OUT),
+        "cover": tint(rng, split, COVERS, COVERS_HELD_OUT, spread=120),
         "shoe": pick(rng, ("#1a1a1e", "#e4e0d8", "#5a3a24")),
         "head": pick(rng, HEADGEAR),
         "covering": pick(rng, ("mask", "balaclava")),
-        "paint": pick(rng, pool(split, street.PAINT, street.PAINT_HELD_OUT)),
-        "coat": pick(rng, pool(split, COATS, COATS_HELD_OUT)),
-        "collar": pick(rng, pool(split, street.CLOTH, street.CLOTH_HELD_OUT)),
+        "paint": tint(rng, split, street.PAINT, street.PAINT_HELD_OUT),
+        "coat": tint(rng, split, COATS, COATS_HELD_OUT),
+        "collar": tint(rng, split, street.CLOTH, street.CLOTH_HELD_OUT),
         "tool": pick(rng, ("#c8281e", "#1f5fc0", "#e8a818")),
     }
 
@@ -172,7 +173,7 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
     return {
         "skyline": pick(rng, pool(split, street.PLACES, street.PLACES_HELD_OUT)),
         "ground": pick(rng, pool(split, GROUNDS, GROUNDS_HELD_OUT)),
-        "own": pick(rng, pool(split, street.PAINT, street.PAINT_HELD_OUT)),
+        "own": tint(rng, split, street.PAINT, street.PAINT_HELD_OUT),
         "people": [_person(rng, split) for _ in range(4)],
         "focal": uniform(rng, 98, 108),
         "horizon": uniform(rng, 86, 96),

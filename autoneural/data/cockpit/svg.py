@@ -19,13 +19,14 @@ Matrix = tuple[float, float, float, float, float, float]
 Stop = tuple[float, str] | tuple[float, str, float]
 
 
-def _rgb(color: str) -> tuple[int, int, int]:
+def rgb(color: str) -> tuple[int, int, int]:
+    """The 8-bit channels of "#rrggbb"."""
     return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
 def mix(a: str, b: str, t: float) -> str:
     """The colour a fraction `t` of the way from `a` to `b`."""
-    pairs = zip(_rgb(a), _rgb(b), strict=True)
+    pairs = zip(rgb(a), rgb(b), strict=True)
     return "#" + "".join(f"{round(x + (y - x) * t):02x}" for x, y in pairs)
 
 
@@ -39,7 +40,7 @@ def light(color: str, t: float) -> str:
 
 def luma(color: str) -> float:
     """Brightness in [0, 1]."""
-    red, green, blue = _rgb(color)
+    red, green, blue = rgb(color)
     return (0.299 * red + 0.587 * green + 0.114 * blue) / 255
 
 
