@@ -30,7 +30,7 @@ def _scenes(task: str, n: int, split: str = "train") -> list[Scene]:
 @pytest.mark.parametrize("task", NAMES)
 def test_attributes_stay_in_their_closed_vocabulary(task: str) -> None:
     vocabulary, seen = TASKS[task].attributes, defaultdict(set)
-    for scene in _scenes(task, 600):
+    for scene in _scenes(task, 1500):
         assert set(scene.attributes) == set(vocabulary)
         for key, value in scene.attributes.items():
             seen[key].add(value)

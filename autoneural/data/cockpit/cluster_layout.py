@@ -70,11 +70,14 @@ _ROWS = (
 
 
 def draw_layout(rng: Rng, split: Split) -> dict[str, Any]:
-    """The fields of a Layout."""
-    named = pick(rng, pool(split, LAYOUTS, LAYOUTS_HELD_OUT))
-    if split == "test" or chance(rng, 0.4):
-        return asdict(LAYOUTS_BY_NAME[named])
-    return asdict(any_layout(rng))
+    """The fields of a Layout, as JSON has them."""
+    layout = LAYOUTS_BY_NAME[pick(rng, pool(split, LAYOUTS, LAYOUTS_HELD_OUT))]
+    if split != "test" and not chance(rng, 0.4):
+        layout = any_layout(rng)
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(layout).items()
+    }
 
 
 def any_layout(rng: Rng) -> Layout:
