@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, get_args
 
 from autoneural.bundle_graphs import check_graphs
-from autoneural.config import ModelConfig
+from autoneural.config import ModelConfig, Resize
 from autoneural.errors import UserError
 from autoneural.files import expand, sha256
 from autoneural.manifest import (
@@ -151,7 +151,7 @@ def _parse(folder: Path, manifest: dict[str, Any]) -> Bundle:
         processor=ProcessorSpec(
             image_size=processor.natural("image_size"),
             tokens_per_image=processor.natural("tokens_per_image"),
-            resize=processor.choice("resize", ("squash", "pad")),
+            resize=processor.choice("resize", get_args(Resize)),
         ),
         context=top.natural("context"),
         targets={name: parse_target(name, targets.child(name)) for name in targets.data},

@@ -45,6 +45,8 @@ __all__ = [
 
 LayerType = Literal["conv", "full_attention"]
 Activation = Literal["gelu", "gelu_pytorch_tanh"]
+Resize = Literal["squash", "pad", "tile"]
+"""How a picture meets a square input: distorted, with grey at two sides, or in several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,8 @@ class ProjectorConfig(Checked):
 class ModelConfig(Checked):
     """A whole vision-language model.
 
-    `resize` is how pictures meet the square input; with `tiling` they keep their shape instead.
+    `resize` is how pictures meet the square input: squashed, padded, or cut as `tiling` says. With
+    `tiling` and another `resize` they keep their shape, and the encoder takes any.
     `ranks`: module path -> rank, of the layers that are a product of two smaller ones.
     """
 
@@ -133,18 +136,23 @@ class ModelConfig(Checked):
     vision: VisionConfig
     projector: ProjectorConfig
     text: TextConfig
-    resize: Literal["squash", "pad"] = "squash"
+    resize: Resize = "squash"
     ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
     tiling: TilingConfig | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.resize in ("squash", "pad"), f"resize: {self.resize!r} is not squash or pad")
+        known = get_args(Resize)
+        require(self.resize in known, f"resize: {self.resize!r} is not {' or '.join(known)}")
         require(isinstance(self.ranks, Mapping), "ranks: not a table of layers")
         for path, rank in self.ranks.items():
             whole = type(rank) is int and rank >= 1
             require(whole, f"ranks: {path}: {rank!r} is not a whole number from 1 up")
-        if self.tiling is not None:
+        if self.resize == "tile":
+            side = self.tiling.tile_size if self.tiling else None
+            whole = side == self.vision.image_size
+            require(whole, "resize: tile needs a tiling with tiles of the vision's image_size")
+        elif self.tiling is not None:
             vision, tiling = self.vision, self.tiling
             if not isinstance(vision, ViTConfig) or not vision.num_patches:
                 raise ValueError("tiling: needs a ViT with num_patches, which takes any size")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
+from autoneural.config import Resize
 from autoneural.errors import UserError
 
 FORMAT_VERSION = 1
@@ -89,7 +90,7 @@ class ProcessorSpec:
 
     image_size: int
     tokens_per_image: int
-    resize: Literal["squash", "pad"]
+    resize: Resize
 
 
 class Fields:

@@ -70,10 +70,7 @@ class ModelAnswerer:
 def load_answerer(name: str) -> ModelAnswerer:
     """An answerer of the checkpoint called `name`."""
     model, tokenizer = load_model(name), Tokenizer.load(find_checkpoint(name))
-    config = model.config
-    vision = config.vision
-    processor = Processor(tokenizer, vision.image_size, vision.num_tokens, config.resize)
-    return ModelAnswerer(model, processor)
+    return ModelAnswerer(model, Processor.of(tokenizer, model.config))
 
 
 def load_model(name: str) -> VLM:

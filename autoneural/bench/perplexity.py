@@ -47,8 +47,8 @@ class RowLoss:
 
 def row_samples(folder: str | Path, config: ModelConfig, rows: Sequence[Row]) -> list[Sample]:
     """The rows as the checkpoint in `folder` reads them; what is too long loses its last turns."""
-    tokenizer, vision = Tokenizer.load(find_checkpoint(folder)), config.vision
-    processor = Processor(tokenizer, vision.image_size, vision.num_tokens, config.resize)
+    tokenizer = Tokenizer.load(find_checkpoint(folder))
+    processor = Processor.of(tokenizer, config)
     limit = config.text.max_position_embeddings
     examples = (processor.training_example(row["messages"]) for row in rows)
     return [to_sample(*fit(*e, processor, limit), tokenizer.image_id) for e in examples]

@@ -9,7 +9,7 @@ import io
 import threading
 import warnings
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -17,7 +17,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from autoneural.errors import UserError
 
 ImageSource = str | Path | bytes | Image.Image
-Resize = Literal["squash", "pad"]
 
 MAX_PIXELS = 40_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
@@ -44,15 +43,15 @@ def load_image(
         return _decoded(image, label, max_pixels, min_size)
 
 
-def to_pixels(image: Image.Image, size: int, resize: Resize = "squash") -> np.ndarray:
+def to_pixels(image: Image.Image, size: int, pad: bool = False) -> np.ndarray:
     """RGB picture -> uint8 [3, size, size], bicubic.
 
-    `squash` ignores the aspect ratio (as Gemma 3n); `pad` keeps it and fills with mid-grey.
+    Squashed, whatever its aspect ratio (as Gemma 3n), or padded with mid-grey, which keeps it.
     """
-    if resize == "squash":
-        fitted = image.resize((size, size), Image.Resampling.BICUBIC)
-    else:
+    if pad:
         fitted = ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC, color=_PAD_COLOUR)
+    else:
+        fitted = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(fitted, dtype=np.uint8).transpose(2, 0, 1))
 
 

@@ -1,6 +1,7 @@
 """A conversation with pictures -> what the model reads. One processor for training and runtime.
 
-"<image>" in the rendered template -> <|image_start|> <image> * tokens_per_image <|image_end|>
+"<image>" in the rendered template -> <|image_start|> <image> * tokens_per_image <|image_end|>;
+a picture that is cut into tiles has a block of tokens for each, see `tiles`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from autoneural.data.image import ImageSource, Resize, load_image, to_pixels
+from autoneural.config import ModelConfig, Resize, TilingConfig
+from autoneural.data.image import ImageSource, load_image, to_pixels
 from autoneural.data.messages import Message, image_parts, normalise_messages
+from autoneural.data.tiles import Tiles, cut, image_tokens, num_tokens
 from autoneural.data.tokenizer import Tokenizer
 from autoneural.errors import UserError
 
@@ -22,7 +25,7 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """`input_ids` int64 [T]; `pixel_values` uint8 [N, 3, S, S], in the order of the images."""
+    """`input_ids` int64 [T]; `pixel_values` uint8 [N, 3, S, S], in the order of their tokens."""
 
     input_ids: np.ndarray
     pixel_values: np.ndarray
@@ -36,6 +39,14 @@ class Processor:
     image_size: int
     tokens_per_image: int
     resize: Resize = "squash"
+    tiling: TilingConfig | None = None
+    """How pictures are cut where `resize` is "tile"."""
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, config: ModelConfig) -> Processor:
+        """What turns conversations into the inputs of a model of `config`."""
+        vision = config.vision
+        return cls(tokenizer, vision.image_size, vision.num_tokens, config.resize, config.tiling)
 
     def __call__(
         self,
@@ -51,10 +62,11 @@ class Processor:
         conversation = normalise_messages(list(messages))
         sources = image_sources(conversation, images)
         text = self.tokenizer.apply_chat_template(conversation, add_generation_prompt, tools)
-        token = self.tokenizer
-        block = [token.image_start, *[token.image_id] * self.tokens_per_image, token.image_end]
-        ids = expand_images(token.encode(text), token.image_id, [block] * len(sources))
-        return ModelInputs(ids, self.pixels(sources))
+        tiles = [self._tiles(source) for source in sources]
+        each = self.tokens_per_image
+        blocks = [image_tokens(t, [each] * len(t.pictures), self.tokenizer) for t in tiles]
+        ids = expand_images(self.tokenizer.encode(text), self.tokenizer.image_id, blocks)
+        return ModelInputs(ids, self._stack(tiles))
 
     def training_example(
         self, messages: Sequence[Message], images: Sequence[ImageSource] | None = None
@@ -76,20 +88,67 @@ class Processor:
         return labels
 
     def pixels(self, sources: Sequence[ImageSource]) -> np.ndarray:
-        """uint8 [N, 3, S, S] of N image sources; N may be 0."""
-        out = np.empty((len(sources), 3, self.image_size, self.image_size), dtype=np.uint8)
-        for slot, source in zip(out, sources, strict=True):
-            slot[:] = self._pixels(source)
-        return out
+        """uint8 [N, 3, S, S] of image sources: one each, or as many as it has tiles."""
+        return self._stack([self._tiles(source) for source in sources])
 
     def load(self, source: ImageSource) -> Image.Image:
-        """The picture as the model sees it: what a conversation keeps, instead of a photograph."""
-        return Image.fromarray(self._pixels(source).transpose(1, 2, 0))
+        """The picture as the model sees it, which a conversation keeps instead of a photograph.
 
-    def _pixels(self, source: ImageSource) -> np.ndarray:
+        What is cut into tiles stays whole: how it is cut depends on its size.
+        """
+        if self.resize == "tile":
+            return load_image(source)
+        return Image.fromarray(self._tiles(source).pictures[0].transpose(1, 2, 0))
+
+    def _tiles(self, source: ImageSource) -> Tiles:
+        if self.resize == "tile" and self.tiling is not None:
+            return cut(load_image(source), self.tiling, square=True)
         # Twice the size leaves the bicubic filter enough to work with.
         image = load_image(source, min_size=2 * self.image_size)
-        return to_pixels(image, self.image_size, self.resize)
+        return Tiles(pictures=(to_pixels(image, self.image_size, self.resize == "pad"),))
+
+    def _stack(self, tiles: Sequence[Tiles]) -> np.ndarray:
+        pictures = [picture for each in tiles for picture in each.pictures]
+        empty = np.empty((0, 3, self.image_size, self.image_size), dtype=np.uint8)
+        return np.stack(pictures) if pictures else empty
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiledInputs:
+    """`input_ids` int64 [T]; `pictures` uint8 [3,H,W] each, in the order of their tokens."""
+
+    input_ids: np.ndarray
+    pictures: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class TilingProcessor:
+    """`Processor` for a model whose positions follow the picture: nothing is made square."""
+
+    tokenizer: Tokenizer
+    tiling: TilingConfig
+
+    def __call__(
+        self,
+        messages: Sequence[Message],
+        images: Sequence[ImageSource] | None = None,
+        add_generation_prompt: bool = True,
+        tools: Sequence[dict[str, Any] | str] | None = None,
+    ) -> TiledInputs:
+        """Inputs for `messages`. `images`, when given, fill the image parts in order.
+
+        Raises UserError for a malformed message, an unreadable image, a wrong number of images, or
+        a tokenizer without the tokens of rows and columns that a cut picture needs.
+        """
+        conversation = normalise_messages(list(messages))
+        sources = image_sources(conversation, images)
+        text = self.tokenizer.apply_chat_template(conversation, add_generation_prompt, tools)
+        cuts = [cut(load_image(source), self.tiling) for source in sources]
+        blocks = [image_tokens(t, num_tokens(t, self.tiling), self.tokenizer) for t in cuts]
+        ids = expand_images(self.tokenizer.encode(text), self.tokenizer.image_id, blocks)
+        return TiledInputs(
+            input_ids=ids, pictures=tuple(picture for tiles in cuts for picture in tiles.pictures)
+        )
 
 
 def expand_images(ids: Sequence[int], image_id: int, blocks: Sequence[Sequence[int]]) -> np.ndarray:

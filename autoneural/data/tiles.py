@@ -8,7 +8,8 @@
 Sizes, tokens and their order are those of transformers' `Lfm2VlImageProcessor` and
 `Lfm2VlProcessor`; see the model card of LiquidAI/LFM2-VL-1.6B for what it is meant for. Pillow's
 bilinear filter stands for torchvision's antialiased one: both round to bytes, a step apart at most.
-Shapes: H W pixels, T tokens.
+A static graph has one size: with `square`, what is no tile is squashed to the size of a tile.
+Shapes: H W pixels.
 """
 
 from __future__ import annotations
@@ -16,15 +17,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from autoneural.config import TilingConfig
-from autoneural.data.image import ImageSource, load_image
-from autoneural.data.messages import Message, normalise_messages
-from autoneural.data.processor import expand_images, image_sources
 from autoneural.data.tokenizer import IMAGE_THUMBNAIL, Tokenizer
 from autoneural.errors import UserError
 
@@ -43,52 +40,15 @@ class Tiles:
     columns: int = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class TiledInputs:
-    """`input_ids` int64 [T]; `pictures` uint8 [3,H,W] each, in the order of their tokens."""
-
-    input_ids: np.ndarray
-    pictures: tuple[np.ndarray, ...]
-
-
-@dataclass(frozen=True)
-class TilingProcessor:
-    """`Processor` for a model whose positions follow the picture: nothing is made square."""
-
-    tokenizer: Tokenizer
-    tiling: TilingConfig
-
-    def __call__(
-        self,
-        messages: Sequence[Message],
-        images: Sequence[ImageSource] | None = None,
-        add_generation_prompt: bool = True,
-        tools: Sequence[dict[str, Any] | str] | None = None,
-    ) -> TiledInputs:
-        """Inputs for `messages`. `images`, when given, fill the image parts in order.
-
-        Raises UserError for a malformed message, an unreadable image, a wrong number of images, or
-        a tokenizer without the tokens of rows and columns that a cut picture needs.
-        """
-        conversation = normalise_messages(list(messages))
-        sources = image_sources(conversation, images)
-        text = self.tokenizer.apply_chat_template(conversation, add_generation_prompt, tools)
-        cuts = [cut(load_image(source), self.tiling) for source in sources]
-        blocks = [image_tokens(tiles, self.tiling, self.tokenizer) for tiles in cuts]
-        ids = expand_images(self.tokenizer.encode(text), self.tokenizer.image_id, blocks)
-        return TiledInputs(
-            input_ids=ids, pictures=tuple(picture for tiles in cuts for picture in tiles.pictures)
-        )
-
-
-def cut(image: Image.Image, tiling: TilingConfig) -> Tiles:
+def cut(image: Image.Image, tiling: TilingConfig, *, square: bool = False) -> Tiles:
     """An RGB picture as the model takes it: resized, or cut into tiles when it is far too large.
 
     Raises UserError for a strip so narrow that it takes more than `max_image_tokens`, one token
     being the least on a side. transformers' processor fails on it too, with tensors of two sizes.
     """
     size = (image.height, image.width)
-    whole = fitted_size(size, tiling)
+    side = tiling.tile_size
+    whole = (side, side) if square else fitted_size(size, tiling)
     tokens, most = whole[0] * whole[1] // _token_side(tiling) ** 2, tiling.max_image_tokens
     if tokens > most:
         raise UserError(
@@ -98,7 +58,6 @@ def cut(image: Image.Image, tiling: TilingConfig) -> Tiles:
     if tiling.max_tiles == 1 or not is_too_large(size, tiling):
         return Tiles(pictures=(_resized(image, whole),))
     rows, columns = tile_grid(size, tiling)
-    side = tiling.tile_size
     large_CHW = _resized(image, (rows * side, columns * side))
     tiles_RCTHW = large_CHW.reshape(3, rows, side, columns, side).transpose(1, 3, 0, 2, 4)
     pictures = [np.ascontiguousarray(tile) for row in tiles_RCTHW for tile in row]
@@ -107,17 +66,26 @@ def cut(image: Image.Image, tiling: TilingConfig) -> Tiles:
     return Tiles(pictures=tuple(pictures), rows=rows, columns=columns)
 
 
-def image_tokens(tiles: Tiles, tiling: TilingConfig, tokenizer: Tokenizer) -> list[int]:
-    """The ids that stand for one picture. UserError when the tokenizer has no token for a tile."""
+def image_tokens(tiles: Tiles, counts: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    """The ids that stand for one picture, of whose tiles each has so many visual tokens.
+
+    Raises UserError when the tokenizer has no token for a tile.
+    """
     ids = [tokenizer.image_start]
-    for number, picture_CHW in enumerate(tiles.pictures):
+    for number, count in enumerate(counts):
         row, column = divmod(number, tiles.columns)
         if row == tiles.rows:
             ids.append(tokenizer.special_id(IMAGE_THUMBNAIL))
         elif tiles.rows * tiles.columns > 1:
             ids.append(tokenizer.special_id(f"<|img_row_{row + 1}_col_{column + 1}|>"))
-        ids += [tokenizer.image_id] * _num_tokens(picture_CHW, tiling)
+        ids += [tokenizer.image_id] * count
     return [*ids, tokenizer.image_end]
+
+
+def num_tokens(tiles: Tiles, tiling: TilingConfig) -> list[int]:
+    """Visual tokens of each of the pictures."""
+    area = _token_side(tiling) ** 2
+    return [picture.shape[1] * picture.shape[2] // area for picture in tiles.pictures]
 
 
 def fitted_size(size: Size, tiling: TilingConfig) -> Size:
@@ -166,11 +134,6 @@ def _token_side(tiling: TilingConfig) -> int:
 
 def _rounded(side: int, step: int) -> int:
     return round(side / step) * step
-
-
-def _num_tokens(picture_CHW: np.ndarray, tiling: TilingConfig) -> int:
-    token = _token_side(tiling)
-    return (picture_CHW.shape[1] // token) * (picture_CHW.shape[2] // token)
 
 
 def _resized(image: Image.Image, size: Size) -> np.ndarray:

@@ -135,8 +135,9 @@ def fix_image_size(
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
     """The same model for square pictures of `size` alone: its configuration and its weights.
 
-    A ViT's table of positions is resized once, to the grid that a static graph has. Pictures are
-    squared by `resize`, no longer tiled. Raises ValueError for a size that the encoder cannot have.
+    A ViT's table of positions is resized once, to the grid that a static graph has. Pictures that
+    kept their shape are cut into tiles where these have that size, else squared. Raises ValueError
+    for a size that the encoder cannot have.
     """
     vision = replace(config.vision, image_size=size)
     tensors = dict(state)
@@ -148,7 +149,10 @@ def fix_image_size(
         vision = replace(vision, num_patches=0)
     elif isinstance(vision, ViTConfig) and vision != config.vision:
         raise ValueError(f"image_size: the positions are fixed at {config.vision.image_size}")
-    return replace(config, vision=vision, tiling=None), tensors
+    if config.tiling is not None and config.tiling.tile_size == size:
+        return replace(config, vision=vision, resize="tile"), tensors
+    resize = "squash" if config.resize == "tile" else config.resize
+    return replace(config, vision=vision, resize=resize, tiling=None), tensors
 
 
 def num_parameters(module: nn.Module) -> int:

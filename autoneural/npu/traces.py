@@ -14,13 +14,12 @@ import numpy as np
 
 from autoneural.bundle import Bundle
 from autoneural.data.messages import Message
-from autoneural.data.processor import Processor
-from autoneural.data.tokenizer import Tokenizer
 from autoneural.manifest import GraphSpec
 from autoneural.runtime.chain import Arrays, Graph
 from autoneural.runtime.decoder import Decoder
 from autoneural.runtime.devices import place
 from autoneural.runtime.images import ImageEncoder
+from autoneural.runtime.prompt import load_processor
 from autoneural.runtime.session import TargetSessions, load_embedding
 
 _INTEGERS = "qdq"
@@ -72,16 +71,14 @@ def trace(bundle: Bundle, conversations: Sequence[Sequence[Message]]) -> list[Tr
         head=_Recorded(sessions.head, log),
         decoders=tuple(_Recorded(graph, log) for graph in sessions.decoders),
     )
-    spec = bundle.processor
-    tokenizer = Tokenizer.load(bundle.folder)
-    processor = Processor(tokenizer, spec.image_size, spec.tokens_per_image, spec.resize)
+    processor = load_processor(bundle)
     embedding, encoder = load_embedding(bundle, sessions), ImageEncoder(watched.vision)
     for messages in conversations:
         inputs = processor(messages)
         rows = np.asarray(embedding[inputs.input_ids])
         features = encoder(inputs.pixel_values).features
         if features:
-            rows[inputs.input_ids == tokenizer.image_id] = np.concatenate(features)
+            rows[inputs.input_ids == processor.tokenizer.image_id] = np.concatenate(features)
         _feed(Decoder(bundle, watched), rows, sorted(d.spec.width for d in sessions.decoders))
     return log
 

@@ -14,6 +14,7 @@ from autoneural.data.importers import open_source
 from autoneural.data.loader import fit
 from autoneural.data.processor import ModelInputs, Processor
 from autoneural.data.tokenizer import Tokenizer
+from autoneural.model.vlm import fix_image_size
 
 
 def calibration_samples(checkpoint: str | Path, data: str | Path, count: int) -> list[Sample]:
@@ -23,10 +24,9 @@ def calibration_samples(checkpoint: str | Path, data: str | Path, count: int) ->
     """
     folder = find_checkpoint(checkpoint)
     config = load_checkpoint(folder).config
+    config, _ = fix_image_size(config, {}, config.vision.image_size)
     tokenizer = Tokenizer.load(folder)
-    processor = Processor(
-        tokenizer, config.vision.image_size, config.vision.num_tokens, config.resize
-    )
+    processor = Processor.of(tokenizer, config)
     source = open_source(Path(data) / "train.jsonl" if Path(data).is_dir() else data)
     picked = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int))
     limit = config.text.max_position_embeddings

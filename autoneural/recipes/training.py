@@ -102,7 +102,7 @@ def run_recipe(
 
     trainer = Trainer(
         model,
-        processor_for(words, model.config),
+        Processor.of(words, model.config),
         sources,
         chosen.stages,
         run,
@@ -121,11 +121,6 @@ def _check_room(words: Tokenizer, model: VLM, where: str | Path) -> None:
     room = model.config.text.vocab_size
     if words.vocab_size > room:
         raise UserError(f"{where}: {words.vocab_size} ids, the model has room for {room}")
-
-
-def processor_for(words: Tokenizer, config: ModelConfig) -> Processor:
-    """What turns conversations into the inputs of a model of `config`."""
-    return Processor(words, config.vision.image_size, config.vision.num_tokens, config.resize)
 
 
 def open_sources(chosen: Recipe, folder: str | Path) -> dict[str, Source]:

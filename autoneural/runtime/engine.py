@@ -16,12 +16,12 @@ import numpy as np
 
 from autoneural.bundle import Bundle
 from autoneural.data.messages import Message, normalise_messages
-from autoneural.data.processor import ModelInputs, Processor
-from autoneural.data.tokenizer import Tokenizer
+from autoneural.data.processor import ModelInputs
 from autoneural.errors import UserError
 from autoneural.runtime.decoder import Decoder
 from autoneural.runtime.devices import place
 from autoneural.runtime.images import EncodedImages, ImageEncoder
+from autoneural.runtime.prompt import load_processor
 from autoneural.runtime.qnn import PROVIDER
 from autoneural.runtime.sampling import Sampler, Sampling
 from autoneural.runtime.session import TargetSessions, load_embedding
@@ -137,11 +137,8 @@ class Engine:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self.placement = place(self.bundle, target, device, chip, require_npu=require_npu)
         self.target = self.placement.target
-        self.tokenizer = Tokenizer.load(self.bundle.folder)
-        spec = self.bundle.processor
-        self.processor = Processor(
-            self.tokenizer, spec.image_size, spec.tokens_per_image, spec.resize
-        )
+        self.processor = load_processor(self.bundle)
+        self.tokenizer = self.processor.tokenizer
         self._sessions = TargetSessions.load(self.bundle, self.placement, threads)
         self._embedding = load_embedding(self.bundle, self._sessions)
         self._encoder = ImageEncoder(self._sessions.vision)

@@ -11,4 +11,5 @@ def load_processor(bundle: Bundle) -> Processor:
     """Messages -> token ids and pixels, as this bundle's manifest says."""
     spec = bundle.processor
     tokenizer = Tokenizer.load(bundle.folder)
-    return Processor(tokenizer, spec.image_size, spec.tokens_per_image, spec.resize)
+    tiling = bundle.model.tiling
+    return Processor(tokenizer, spec.image_size, spec.tokens_per_image, spec.resize, tiling)

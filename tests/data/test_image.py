@@ -138,7 +138,7 @@ def test_jpeg_is_decoded_smaller_but_never_below_min_size() -> None:
 
 def test_to_pixels_squash_and_pad() -> None:
     wide = Image.new("RGB", (64, 32), (200, 100, 50))
-    squashed, padded = to_pixels(wide, 16), to_pixels(wide, 16, "pad")
+    squashed, padded = to_pixels(wide, 16), to_pixels(wide, 16, pad=True)
     assert squashed.shape == padded.shape == (3, 16, 16)
     assert squashed.dtype == np.uint8
     assert (squashed == np.array([200, 100, 50])[:, None, None]).all()

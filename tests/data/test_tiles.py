@@ -14,12 +14,13 @@ from transformers.models.lfm2_vl.image_processing_lfm2_vl import Lfm2VlImageProc
 from transformers.models.lfm2_vl.processing_lfm2_vl import Lfm2VlProcessor
 
 from autoneural.config import TilingConfig
+from autoneural.data.processor import Processor, TilingProcessor
 from autoneural.data.tiles import (
-    TilingProcessor,
     cut,
     fitted_size,
     image_tokens,
     is_too_large,
+    num_tokens,
     tile_grid,
 )
 from autoneural.data.tokenizer import Tokenizer, train_tokenizer
@@ -125,7 +126,9 @@ def test_sizes_and_grids_equal_transformers(limits: tuple[int, int]) -> None:
 def test_tokens_name_rows_columns_and_the_thumbnail(tokenizer: Tokenizer) -> None:
     tiles = cut(noise(250, 130), SMALL)
     assert (tiles.rows, tiles.columns, len(tiles.pictures)) == (1, 2, 3)
-    text = tokenizer.decode(image_tokens(tiles, SMALL, tokenizer), skip_special=False)
+    text = tokenizer.decode(
+        image_tokens(tiles, num_tokens(tiles, SMALL), tokenizer), skip_special=False
+    )
     assert text.replace("<image>", "") == (
         "<|image_start|><|img_row_1_col_1|><|img_row_1_col_2|><|img_thumbnail|><|image_end|>"
     )
@@ -134,6 +137,34 @@ def test_tokens_name_rows_columns_and_the_thumbnail(tokenizer: Tokenizer) -> Non
     np.testing.assert_array_equal(
         np.concatenate((left, right), 2), np.asarray(large).transpose(2, 0, 1)
     )
+
+
+def test_a_static_input_has_the_same_tiles_and_all_else_squashed(tokenizer: Tokenizer) -> None:
+    free = TilingProcessor(tokenizer, SMALL)
+    static = Processor(tokenizer, 64, 16, "tile", SMALL)
+    parts = [{"type": "image", "image": None}, {"type": "text", "text": "What is this?"}]
+    for size in SIZES:
+        picture = noise(*size)
+        messages = [{"role": "user", "content": parts}]
+        theirs, ours = free(messages, [picture]), static(messages, [picture])
+        cuts = len(theirs.pictures)
+        assert ours.pixel_values.shape == (cuts, 3, 64, 64)
+        assert ours.input_ids.tolist().count(tokenizer.image_id) == 16 * cuts
+        marks = [i for i in theirs.input_ids.tolist() if i != tokenizer.image_id]
+        assert [i for i in ours.input_ids.tolist() if i != tokenizer.image_id] == marks
+        for tile, wanted in zip(ours.pixel_values[:-1], theirs.pictures[:-1], strict=True):
+            np.testing.assert_array_equal(tile, wanted)
+        whole = picture.resize((64, 64), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(ours.pixel_values[-1].transpose(1, 2, 0), np.asarray(whole))
+
+
+def test_a_picture_that_is_kept_is_cut_as_the_file_was(tokenizer: Tokenizer, tmp_path) -> None:
+    noise(640, 480).save(tmp_path / "photo.png")
+    processor = Processor(tokenizer, 64, 16, "tile", SMALL)
+    kept = processor.load(tmp_path / "photo.png")
+    pixels = processor.pixels([tmp_path / "photo.png"])
+    assert len(pixels) > 2
+    np.testing.assert_array_equal(processor.pixels([kept]), pixels)
 
 
 def test_what_cannot_be_cut_is_refused(tokenizer: Tokenizer) -> None:

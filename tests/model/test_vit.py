@@ -58,7 +58,7 @@ def model() -> VLM:
 def test_fixed_positions_give_the_same_features(model: VLM, size: int) -> None:
     config, state = fix_image_size(CONFIG, model.state_dict(), size)
     assert config.vision == replace(VIT, image_size=size, num_patches=0)
-    assert config.tiling is None
+    assert (config.tiling is None, config.resize) == (True, "squash")
     assert state[POSITIONS].shape == ((size // 4) ** 2, 12)
     fixed = VLM(config).eval()
     fixed.load_state_dict(state)
@@ -79,6 +79,15 @@ def test_fixed_positions_take_one_size(model: VLM) -> None:
         fix_image_size(config, state, 40)
     with pytest.raises(ValueError, match="unshuffle: does not divide the patch grid"):
         fix_image_size(CONFIG, model.state_dict(), 36)
+
+
+def test_pictures_are_cut_where_the_size_is_that_of_a_tile(model: VLM) -> None:
+    config, _ = fix_image_size(CONFIG, model.state_dict(), 32)
+    assert config.tiling == CONFIG.tiling
+    assert config.resize == "tile"
+    assert ModelConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match="tile needs a tiling with tiles of the vision's image"):
+        replace(config, tiling=TilingConfig(tile_size=64, encoder_patch_size=4))
 
 
 def test_a_convolutional_encoder_takes_any_size_as_it_is() -> None:
