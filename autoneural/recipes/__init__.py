@@ -14,7 +14,7 @@ from autoneural.recipes.distilling import distil, relabel_data
 from autoneural.recipes.quantized_training import qat
 from autoneural.recipes.quantizing import calibration_samples
 from autoneural.recipes.recipe import DataSource, Recipe, with_overrides
-from autoneural.recipes.tiny import shortened, tiny
+from autoneural.recipes.tiny import shortened, tiny, tiny_vit
 from autoneural.recipes.training import run_recipe
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
 
 def recipe(name: str, *, smoke: bool = False) -> Recipe:
     """The recipe called `name`; with `smoke`, the same stages in minutes (they learn little)."""
-    recipes = {"tiny": tiny}
+    recipes = {"tiny": tiny, "tiny-vit": tiny_vit}
     if name not in recipes:
         raise UserError(f"no recipe {name!r}; one of {', '.join(recipes)}")
     return shortened(recipes[name]()) if smoke else recipes[name]()

@@ -1,4 +1,4 @@
-"""cockpit-tiny from nothing. The embedded one was trained in parts: docs/log.md."""
+"""cockpit-tiny and its ViT twin from nothing. The embedded one was trained in parts: docs/log.md."""
 
 from __future__ import annotations
 
@@ -47,6 +47,11 @@ def tiny() -> Recipe:
         },
         stages=(*_tiny_towers(), *_tiny_curriculum()),
     )
+
+
+def tiny_vit() -> Recipe:
+    """The twin with a ViT for an encoder: all else, data and steps included, is the same."""
+    return replace(tiny(), name="tiny-vit", preset="vit-tiny")
 
 
 def _tiny_towers() -> tuple[Stage, ...]:

@@ -64,8 +64,29 @@ def test_wrong_overrides_are_explained(override: str, message: str) -> None:
         with_overrides(recipe("tiny"), [override])
 
 
+def test_the_twin_differs_in_its_encoder_alone() -> None:
+    ours, twin = (recipe(name).to_dict() for name in ("tiny", "tiny-vit"))
+    assert {key for key in ours if ours[key] != twin[key]} == {"name", "preset"}
+
+
+def test_the_twin_learns_by_both_objectives(
+    tiny_checkpoint: TinyCheckpoint, cockpit: Path, tmp_path: Path
+) -> None:
+    full = recipe("tiny-vit")
+    stages = [stage for stage in full.stages if stage.name in ("vision", "domain")]
+    short = replace(
+        full,
+        data={"all": DataSource()},
+        stages=tuple(replace(s, mixture={"all": 1.0}, steps=1, batch_size=2) for s in stages),
+    )
+    assert run_small(short, cockpit, tmp_path, tokenizer=tiny_checkpoint.folder)
+    made = load_checkpoint(tmp_path / "out")
+    assert made.config.vision.type == "vit"
+    assert all(result["steps"] == 1 for result in made.recipe["stages"].values())
+
+
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UserError, match="no recipe 'huge'; one of tiny"):
+    with pytest.raises(UserError, match="no recipe 'huge'; one of tiny, tiny-vit"):
         recipe("huge")
     data = recipe("tiny").to_dict()
     data["stages"] = [{"name": "s", "train": [], "speed": 1}]
