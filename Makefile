@@ -22,7 +22,7 @@ check: $(VENV)/.all
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: $(VENV)/.all
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 smoke: $(VENV)/.all
 	rm -rf out/smoke

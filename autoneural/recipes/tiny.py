@@ -1,4 +1,4 @@
-"""cockpit-tiny and its ViT twin from nothing. The embedded one was trained in parts: docs/log.md."""
+"""cockpit-tiny and its ViT twin from nothing; the embedded one came in parts (docs/log.md)."""
 
 from __future__ import annotations
 
