@@ -46,7 +46,8 @@ words are asked where it can be told. Shares of the commonest answer are tested 
 and places that the others never show, and scenes of styles of its own. Evaluation draws it; it is
 never written. Of plate grammars, cluster layouts, plans and colours the others show any that are
 not the test's (no colour within 24 of 255 of one of its own): a model that is shown eight grammars
-learns these eight.
+learns these eight. `train` also asks for steps that lead to an answer (which way the arrow points,
+where the car lies from there): `steps.py` has them.
 
 **Formats.** `{{"id", "task", "source", "messages", "kinds", "attributes": {{"task.name": value}},
 "boxes": {{"task.name": [left, top, right, bottom]}}}}`, boxes as fractions of the picture from

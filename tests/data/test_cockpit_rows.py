@@ -21,6 +21,7 @@ from autoneural.data.cockpit import (
 )
 from autoneural.data.cockpit.base import which_picture
 from autoneural.data.cockpit.rows import PAIR_KINDS
+from autoneural.data.cockpit.steps import steps
 from autoneural.errors import UserError
 
 NAMES = tuple(TASKS)
@@ -89,7 +90,7 @@ def test_a_conversation_about_two_rows_answers_from_the_right_one(task: str) -> 
         assert [p["image"] for p in content[:2]] == [image_name(a), image_name(b)]
         kinds.update(row["kinds"])
         truths = {
-            place: {(q.prompt, q.answer) for q in TASKS[task].questions(scene)}
+            place: {(q.prompt, q.answer) for q in [*TASKS[task].questions(scene), *steps(scene)]}
             for place, scene in (("first", a), ("second", b))
         }
         compared = {

@@ -27,6 +27,7 @@ from autoneural.data.cockpit.base import (
 from autoneural.data.cockpit.clips import FRAMES, clip, clip_questions
 from autoneural.data.cockpit.clips import KINDS as CLIP_KINDS
 from autoneural.data.cockpit.fatigue import Fatigue
+from autoneural.data.cockpit.steps import steps
 from autoneural.data.cockpit.tasks import DRAWN, TASKS
 from autoneural.errors import UserError
 
@@ -99,13 +100,17 @@ def _boxes(scene: Scene) -> dict[str, list[float]]:
 
 
 def conversation(scene: Scene) -> Row:
-    """Every question of a picture as turns in seeded order; the rare kinds only now and then."""
+    """Every question of a picture as turns in seeded order; the rare kinds only now and then.
+
+    In training the steps that lead to an answer are asked for as well.
+    """
     rng = rng_for(scene.task, scene.split, scene.seed, "conversation")
     questions = [
         question
         for question in DRAWN[scene.task].questions(scene)
         if question.kind not in RARE_KINDS or chance(rng, RARE_SHARE)
     ]
+    questions += steps(scene)
     return _row([scene], [questions[i] for i in rng.permutation(len(questions)).tolist()])
 
 
