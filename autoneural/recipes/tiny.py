@@ -15,12 +15,12 @@ _LENGTH = 384
 # The tasks with the most to find out several times as often as another: a question is bound to what
 # is seen suddenly, and after so many of its kind (docs/log.md).
 _GENERAL = {
-    "chat": 0.38, "hmi": 0.13, "finder": 0.12, "sentinel": 0.08, "greeter": 0.05, "plate": 0.05,
-    "read": 0.08, "pairs": 0.05, "captions": 0.06,
+    "chat": 0.22, "hmi": 0.15, "finder": 0.18, "sentinel": 0.08, "greeter": 0.06, "plate": 0.16,
+    "read": 0.06, "pairs": 0.04, "captions": 0.05,
 }  # fmt: skip
 _DOMAIN = {
-    "chat": 0.34, "hmi": 0.16, "finder": 0.16, "plate": 0.08, "sentinel": 0.08, "greeter": 0.06,
-    "read": 0.06, "pairs": 0.06,
+    "chat": 0.28, "hmi": 0.13, "finder": 0.20, "plate": 0.20, "sentinel": 0.06, "greeter": 0.06,
+    "read": 0.02, "pairs": 0.05,
 }  # fmt: skip
 _READING = {
     **dict.fromkeys(TASKS, 0.08), "hmi": 0.12, "finder": 0.12, "pairs": 0.12, "read": 0.2,
