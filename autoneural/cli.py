@@ -167,6 +167,11 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
     )
     add.add_argument("--start", metavar="CHECKPOINT", help="weights to begin from, not random ones")
     _add_training(add)
+    add.add_argument(
+        "--parallel",
+        choices=("ddp", "fsdp"),
+        help="under torchrun: whole copies (default) or weights spread over the processes",
+    )
     add.add_argument("--smoke", action="store_true", help="a few steps per stage, to see it run")
     add.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -95,7 +96,12 @@ def train(args: argparse.Namespace) -> int:
         run=args.run_dir or args.output.with_name(f"{args.output.name}-run"),
         output=args.output,
         start=args.start,
-        options=RunOptions(device=args.device, minutes=args.minutes, compile=args.compile),
+        options=RunOptions(
+            device=args.device,
+            parallel=args.parallel,
+            minutes=args.minutes,
+            compile=args.compile,
+        ),
     )
     return 0 if outcome.finished else STOPPED
 
@@ -112,6 +118,8 @@ def compress(args: argparse.Namespace) -> int:
     from autoneural.recipes.compressions import find_compression
     from autoneural.recipes.steps import Stopped
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("compress: runs in one process; torchrun is for train")
     chosen = find_compression(args.recipe)
     open_float(args.checkpoint)
     exam_of = {"questions": args.questions, "rows": args.texts}

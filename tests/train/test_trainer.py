@@ -18,8 +18,9 @@ from autoneural.data.processor import Processor
 from autoneural.errors import UserError
 from autoneural.model.vlm import VLM
 from autoneural.train.curriculum import PARTS, Stage
+from autoneural.train.engine import accumulate
 from autoneural.train.objectives import LanguageObjective
-from autoneural.train.trainer import RunOptions, Trainer, accumulate
+from autoneural.train.trainer import RunOptions, Trainer
 from tests.conftest import TinyCheckpoint
 from tests.train.resumable_run import train
 
