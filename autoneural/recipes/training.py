@@ -49,13 +49,14 @@ class Method:
     `facts` decide the weights beside the recipe, and go into run.json and recipe.json. `prepare`
     changes the initial model in place, on every call of the run. `objective` is made anew for each
     stage, from the model that trains. `save` writes a checkpoint in place of `save_checkpoint`,
-    from (folder, trained model, recipe.json).
+    from (folder, trained model, recipe.json). `alone` says that it needs one process.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     prepare: Callable[[VLM], object] | None = None
     objective: Callable[[Stage], Objective] | None = None
     save: Callable[[Path, VLM, dict[str, Any]], object] | None = None
+    alone: bool = True
 
 
 def run_recipe(
@@ -77,7 +78,7 @@ def run_recipe(
     """
     options, chosen_method = options or RunOptions(), method or Method()
     with open_engine(options.device, options.parallel) as engine:
-        if engine.size > 1 and method is not None:
+        if engine.size > 1 and method is not None and method.alone:
             raise UserError("quantising and distilling train in one process; not under torchrun")
         paths = _Paths(Path(data), Path(tokenizer), Path(run), Path(output), start)
         outcome = _train(chosen, paths, options, chosen_method, engine)
@@ -170,6 +171,10 @@ def _used(chosen: Recipe) -> list[DataSource]:
 
 def _initial_model(chosen: Recipe, start: str | Path | None) -> VLM:
     torch.manual_seed(chosen.seed)
+    if start is None and not chosen.preset:
+        raise UserError(
+            f"recipe {chosen.name}: trains a model that there is; --start CHECKPOINT says which"
+        )
     if start is None:
         return VLM(preset_config(chosen.preset))
     checkpoint = load_checkpoint(start)

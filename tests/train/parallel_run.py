@@ -1,7 +1,7 @@
 """A small training run for one process or several, as a program of its own.
 
 python parallel_run.py KIND CHECKPOINT ROWS RUN [N]
-KIND: alone, ddp, fsdp, as torchrun would start it. N: the last process dies by SIGKILL at the N-th step.
+KIND: alone, ddp, fsdp, as torchrun would start it. N: the last process dies at the N-th step.
 """
 
 from __future__ import annotations
