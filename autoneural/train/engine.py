@@ -127,7 +127,7 @@ def open_engine(device: str, parallel: Parallel | None = None) -> Iterator[Engin
     """
     if "RANK" not in os.environ and parallel is not None:
         raise UserError(
-            f"--parallel {parallel}: start it as `torchrun --nproc-per-node N -m autoneural ...`"
+            f"--parallel {parallel}: start it as `torchrun --nproc-per-node N -m -- autoneural ...`"
         )
     if parallel is None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Alone(pick_device(device))

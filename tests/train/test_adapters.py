@@ -55,4 +55,4 @@ def test_merged_is_the_same_function_under_the_names_of_before(model: VLM) -> No
     plain.load_state_dict(weights)
     after = model(ids, None, 63)
     assert (after - before).abs().max() > 0.01
-    torch.testing.assert_close(plain(ids, None, 63), after, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(plain(ids, None, 63), after, rtol=1e-3, atol=1e-4)

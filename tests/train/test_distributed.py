@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from autoneural.errors import UserError
 from autoneural.train.state import load_state
 from tests.conftest import TinyCheckpoint
 from tests.train.parallel_run import STAGES, train
@@ -71,21 +72,31 @@ def test_two_processes_take_the_steps_of_one(
     assert ends[1][1] == ""
     assert_same_run(tmp_path, whole)
     state = next(tmp_path.glob("state-*"))
-    pieces = [p for p in state.glob("model/*.safetensors")]
-    assert len(pieces) == (2 if kind == "fsdp" else 0)
-    assert not [
-        p for p in state.rglob("*") if p.is_file() and p.suffix not in (".safetensors", ".json")
-    ]
+    assert len(list(state.glob("model/*.safetensors"))) == (2 if kind == "fsdp" else 0)
+    kinds = {path.suffix for path in state.rglob("*") if path.is_file()}
+    assert kinds == {".safetensors", ".json"}
+    if kind == "fsdp":
+        assert_damage_is_refused(tmp_path, state)
+
+
+def assert_damage_is_refused(run: Path, state: Path) -> None:
+    """A piece that was cut, or lost."""
+    piece = sorted(state.glob("model/*.safetensors"))[1]
+    piece.write_bytes(piece.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"model: damaged or not safetensors"):
+        load_state(run)
+    piece.unlink()
+    with pytest.raises(UserError, match=r"files of pieces: damaged"):
+        load_state(run)
 
 
 # Step 2 is in the middle of the first stage, which has heads; step 6 in that of the second.
 @pytest.mark.parametrize(
     ("kind", "step", "then", "size"),
     [
-        ("ddp", 6, "alone", 1),
+        ("ddp", 6, "fsdp", 2),
         ("fsdp", 2, "alone", 1),
         ("fsdp", 6, "fsdp", 3),
-        ("alone", 6, "fsdp", 2),
     ],
 )
 def test_killed_it_goes_on_with_another_number_of_processes(
@@ -99,13 +110,15 @@ def test_killed_it_goes_on_with_another_number_of_processes(
     tmp_path: Path,
 ) -> None:
     arguments = (tiny_checkpoint.folder, rows_folder, tmp_path)
-    ends = launch(kind, 1 if kind == "alone" else 2, *arguments, step)
-    assert ends[-1][0] == -signal.SIGKILL, ends[-1][2]
-    if kind != "alone":
-        assert ends[0][0] == 1
-        assert "another one went away" in ends[0][2].splitlines()[-1]
+    ends = launch(kind, 2, *arguments, step)
+    assert ends[1][0] == -signal.SIGKILL, ends[1][2]
+    assert ends[0][0] == 1
+    assert "another one went away" in ends[0][2].splitlines()[-1]
     assert [r["step"] for r in records(tmp_path)] == list(range(1, step + 1))
-    ends = launch(then, size, *arguments)
-    assert [code for code, _, _ in ends] == [0] * size, "".join(end[2] for end in ends)
-    assert f"at step {step}" in ends[0][1]
+    if then == "alone":
+        train(then, *arguments)
+    else:
+        ends = launch(then, size, *arguments)
+        assert [code for code, _, _ in ends] == [0] * size, "".join(end[2] for end in ends)
+        assert f"at step {step}" in ends[0][1]
     assert_same_run(tmp_path, whole)

@@ -55,10 +55,11 @@ def test_loss_and_gradient_are_those_without_it(
         objective = LanguageObjective(processor.tokenizer.image_id, see)
         loss = accumulate(model, objective, [batch], precision)
         found.append((loss, model.projector.linear_1.weight.grad.clone()))
-    close = {"rtol": 1e-4, "atol": 1e-7} if precision == "fp32" else {"rtol": 0.05, "atol": 1e-3}
+    plain, wanted = found[0]
     for loss, gradient in found[1:]:
-        assert loss == pytest.approx(found[0][0], rel=1e-6 if precision == "fp32" else 1e-2)
-        torch.testing.assert_close(gradient, found[0][1], **close)
+        assert loss == pytest.approx(plain, rel=1e-6 if precision == "fp32" else 1e-2)
+        off = (gradient - wanted).norm() / wanted.norm()
+        assert off < (1e-5 if precision == "fp32" else 0.05)
     assert found[1][0] == found[2][0]
 
 
