@@ -48,7 +48,7 @@ def add_adapters(model: VLM, rank: int) -> None:
 @torch.no_grad()
 def merged(model: VLM) -> dict[str, Tensor]:
     """The weights of `model`, adapters added in, under the names of a model without them."""
-    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora import Linear
 
     weights = {
         name.replace(_BASE, "."): tensor
@@ -56,6 +56,6 @@ def merged(model: VLM) -> dict[str, Tensor]:
         if ADAPTER not in name
     }
     for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
+        if isinstance(module, Linear):
             weights[f"{name}.weight"] = weights[f"{name}.weight"] + module.get_delta_weight(_NAME)
     return weights

@@ -214,7 +214,8 @@ class Sharded(_Group):
         for name, module in list(learner.model.named_modules()):
             if _is_unit(name):
                 fully_shard(module, mesh=mesh)
-        return fully_shard(learner, mesh=mesh)
+        fully_shard(learner, mesh=mesh)
+        return learner
 
     def hold_back(self) -> AbstractContextManager[object]:
         return nullcontext()  # to hold gradients back would keep them whole

@@ -107,7 +107,7 @@ def _die_at(step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         advance(self, *arguments)
 
-    Trainer._advance = advance_or_die
+    Trainer._advance = advance_or_die  # pyright: ignore[reportAttributeAccessIssue]
 
 
 if __name__ == "__main__":
