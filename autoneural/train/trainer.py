@@ -175,7 +175,7 @@ class Trainer:
         self.model.train()
         log = MetricsLog(self.folder, self.position.total_step) if self.engine.main else None
         try:
-            with _stop_on_signal(self._request_stop, self._say):
+            with _stop_on_signal(self._request_stop, self._say, alone=self.engine.size == 1):
                 while self.position.stage < len(self.stages) and self._stop is None:
                     self._run_stage(self.stages[self.position.stage], log, began)
         finally:
@@ -364,15 +364,22 @@ class Trainer:
 
 
 @contextmanager
-def _stop_on_signal(request: Callable[[], None], tell: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C or SIGTERM asks for a stop after the step; a second Ctrl-C interrupts at once."""
+def _stop_on_signal(
+    request: Callable[[], None], tell: Callable[[str], None], *, alone: bool
+) -> Iterator[None]:
+    """Ctrl-C or SIGTERM asks for a stop after the step; a second Ctrl-C interrupts at once.
+
+    Not so where several compute: torchrun passes on the first Ctrl-C, which they have had already.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: object) -> None:
-        tell("stopping after this step, then saving (Ctrl-C again: at once, without saving)")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        more = " (Ctrl-C again: at once, without saving)" if alone else ""
+        tell(f"stopping after this step, then saving{more}")
+        if alone:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         request()
 
     before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
