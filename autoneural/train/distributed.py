@@ -14,6 +14,7 @@ import copy
 import os
 import re
 import shutil
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -76,13 +77,16 @@ def join_engine(device: str, parallel: Parallel) -> Iterator[Engine]:
 def _join(device: str) -> torch.device:
     """Join the run's process group; the device of this process."""
     place = pick_device(device)
-    if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(place)
-        # Flags and counts are on the CPU.
-        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=place)
-    else:
-        dist.init_process_group("gloo")
+    try:
+        if place.type == "cuda":
+            place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(place)
+            # Flags and counts are on the CPU.
+            dist.init_process_group("cpu:gloo,cuda:nccl", device_id=place)
+        else:
+            dist.init_process_group("gloo")
+    except ValueError as error:
+        raise UserError(f"WORLD_SIZE is set, but torchrun did not start this: {error}") from error
     return place
 
 
@@ -179,7 +183,9 @@ class Replicated(_Group):
         return model
 
     def wrap(self, learner: Learner) -> nn.Module:
-        return DistributedDataParallel(learner, broadcast_buffers=False)
+        # A kernel of one row has strides that differ in name only: it costs a copy.
+        warnings.filterwarnings("ignore", message="(?s).*Grad strides do not match bucket view")
+        return DistributedDataParallel(learner, forward_sync_buffers=False)
 
     def hold_back(self) -> AbstractContextManager[object]:
         assert isinstance(self._called, DistributedDataParallel)
@@ -210,6 +216,8 @@ class Sharded(_Group):
         return learner.model
 
     def wrap(self, learner: Learner) -> nn.Module:
+        # Layers return slices (conv windows); nothing of ours writes into them.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
         mesh = init_device_mesh(self.device.type, (self.size,))
         for name, module in list(learner.model.named_modules()):
             if _is_unit(name):

@@ -70,6 +70,7 @@ def test_two_processes_take_the_steps_of_one(
     assert [code for code, _, _ in ends] == [0, 0], ends[0][2] + ends[1][2]
     assert "stage general" in ends[0][1]
     assert ends[1][1] == ""
+    assert "Warning" not in ends[0][2] + ends[1][2]
     assert_same_run(tmp_path, whole)
     state = next(tmp_path.glob("state-*"))
     assert len(list(state.glob("model/*.safetensors"))) == (2 if kind == "fsdp" else 0)

@@ -18,7 +18,7 @@ from autoneural.data.processor import Processor
 from autoneural.errors import UserError
 from autoneural.model.vlm import VLM
 from autoneural.train.curriculum import PARTS, Stage
-from autoneural.train.engine import Alone, accumulate
+from autoneural.train.engine import Alone, accumulate, open_engine
 from autoneural.train.objectives import LanguageObjective
 from autoneural.train.trainer import RunOptions, Trainer
 from tests.conftest import TinyCheckpoint
@@ -215,3 +215,10 @@ def test_a_state_that_lacks_a_tensor_is_refused(make_trainer: MakeTrainer, tmp_p
     save_tensors(path, {k: t for k, t in tensors.items() if k != "average.projector.linear_1.bias"})
     with pytest.raises(UserError, match=r"lacks average\.projector\.linear_1\.bias: damaged"):
         make_trainer(stage).run()
+
+
+def test_a_group_that_torchrun_did_not_start_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UserError, match="torchrun did not start this"), open_engine("cpu"):
+        pass
