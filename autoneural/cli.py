@@ -47,6 +47,7 @@ _EXTRAS = {
     ),
     "npu": ("onnxruntime_qnn", "onnx", "onnx_ir"),
     "hub": ("huggingface_hub",),
+    "lora": ("peft",),
 }
 
 
@@ -158,15 +159,31 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
     add = command(
         verbs, "train", commands.train, "run a recipe's training stages; goes on where it stopped"
     )
-    add.add_argument("--recipe", required=True, metavar="NAME", help="tiny, ...")
+    add.add_argument("--recipe", required=True, metavar="NAME", help="tiny, connector")
     add.add_argument("--data", type=Path, required=True, metavar="DIR", help="rows to train on")
     add.add_argument("-o", "--output", type=Path, required=True, metavar="CHECKPOINT")
-    add.add_argument("--tokenizer", type=Path, metavar="DIR", help="default: tokenizer/ in --data")
+    add.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="default: tokenizer/ in --data, or --start's"
+    )
     add.add_argument(
         "--run", type=Path, metavar="DIR", dest="run_dir", help="state and logs (CHECKPOINT-run)"
     )
     add.add_argument("--start", metavar="CHECKPOINT", help="weights to begin from, not random ones")
+    add.add_argument(
+        "--features",
+        type=Path,
+        metavar="DIR",
+        help="keep there what a frozen encoder sees (recipe connector: CHECKPOINT-features)",
+    )
+    add.add_argument(
+        "--lora", type=positive, metavar="RANK", help="low-rank adapters in the language model"
+    )
     _add_training(add)
+    add.add_argument(
+        "--parallel",
+        choices=("ddp", "fsdp"),
+        help="under torchrun: whole copies (default) or weights spread over the processes",
+    )
     add.add_argument("--smoke", action="store_true", help="a few steps per stage, to see it run")
     add.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -85,17 +86,33 @@ def _texts(row: dict[str, Any]) -> Iterator[str]:
 
 def train(args: argparse.Namespace) -> int:
     """Run a recipe; 3 when it was stopped and the same command would go on."""
-    from autoneural.recipes import recipe, run_recipe, with_overrides
+    from autoneural.checkpoint import find_checkpoint
+    from autoneural.recipes import frozen_parts, recipe, run_recipe, with_overrides
     from autoneural.train.trainer import RunOptions
 
+    chosen = with_overrides(recipe(args.recipe, smoke=args.smoke), args.set)
+    words = args.tokenizer or args.data / "tokenizer"
+    if args.tokenizer is None and args.start is not None and not words.is_dir():
+        words = find_checkpoint(args.start)
+    if args.lora is not None and args.start is None:
+        raise UserError("--lora: adapters stand on a model that there is; --start says which")
+    features = args.features
+    if features is None and args.recipe == "connector":
+        features = args.output.with_name(f"{args.output.name}-features")
     outcome = run_recipe(
-        with_overrides(recipe(args.recipe, smoke=args.smoke), args.set),
+        chosen,
         data=args.data,
-        tokenizer=args.tokenizer or args.data / "tokenizer",
+        tokenizer=words,
         run=args.run_dir or args.output.with_name(f"{args.output.name}-run"),
         output=args.output,
         start=args.start,
-        options=RunOptions(device=args.device, minutes=args.minutes, compile=args.compile),
+        options=RunOptions(
+            device=args.device,
+            parallel=args.parallel,
+            minutes=args.minutes,
+            compile=args.compile,
+        ),
+        method=frozen_parts(chosen, words, features=features, lora=args.lora),
     )
     return 0 if outcome.finished else STOPPED
 
@@ -112,6 +129,8 @@ def compress(args: argparse.Namespace) -> int:
     from autoneural.recipes.compressions import find_compression
     from autoneural.recipes.steps import Stopped
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("compress: runs in one process; torchrun is for train")
     chosen = find_compression(args.recipe)
     open_float(args.checkpoint)
     exam_of = {"questions": args.questions, "rows": args.texts}

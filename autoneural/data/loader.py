@@ -83,7 +83,8 @@ class BatchStream:
     `position` is the number of samples consumed so far, batch included: a run that saves it and
     later starts there reads on exactly. A row longer than `max_length` tokens loses its last
     turns; image tokens are never cut. `attributes` (name -> values) asks for `Batch.targets`,
-    `boxes` for `Batch.cells`, `hotspots` for `Batch.weights` other than 1.
+    `boxes` for `Batch.cells`, `hotspots` for `Batch.weights` other than 1. Of `ranks` processes
+    that share a batch, number `rank` builds its own rows of it.
     Errors of the workers, such as an unreadable image, are raised here.
     """
 
@@ -98,6 +99,8 @@ class BatchStream:
     boxes: BoxVocabulary | None = None
     jitter: Jitter | None = None
     hotspots: Hotspots = field(default_factory=dict)
+    rank: int = 0
+    ranks: int = 1
 
     def __iter__(self) -> Iterator[tuple[int, Batch]]:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="batch")
@@ -116,7 +119,8 @@ class BatchStream:
 
     def batch(self, position: int) -> Batch:
         """The batch whose first sample is `position`, built here and now."""
-        examples = [self.example(position + i) for i in range(self.batch_size)]
+        first, end = (self.batch_size * r // self.ranks for r in (self.rank, self.rank + 1))
+        examples = [self.example(position + i) for i in range(first, end)]
         return collate(examples, self.processor.tokenizer.pad_id, self.max_length)
 
     def example(self, position: int) -> Example:
@@ -199,3 +203,24 @@ def collate(examples: Sequence[Example], pad_id: int, max_length: int | None = N
     cells = torch.from_numpy(np.concatenate([example.cells for example in examples]))
     ids_BT, labels_BT, images = (torch.from_numpy(array) for array in (ids, labels, pixels))
     return Batch(ids_BT, labels_BT, images, targets, cells, torch.from_numpy(weights))
+
+
+def with_blank(batch: Batch, processor: Processor) -> Batch:
+    """`batch`, which has no picture, and a row with a grey one and nothing to learn from."""
+    size, tokens = processor.image_size, processor.tokens_per_image
+    rows, width = batch.input_ids.shape
+    more = max(0, tokens - width)
+
+    def padded(tensor_BT: torch.Tensor, value: float) -> torch.Tensor:
+        return torch.nn.functional.pad(tensor_BT, (0, more, 0, 1), value=value)
+
+    ids_BT = padded(batch.input_ids, processor.tokenizer.pad_id)
+    ids_BT[rows, :tokens] = processor.tokenizer.image_id
+    return Batch(
+        ids_BT,
+        padded(batch.labels, IGNORE),
+        batch.pixel_values.new_full((1, 3, size, size), 127),
+        {name: known.new_full((1,), IGNORE) for name, known in batch.targets.items()},
+        batch.cells.new_full((1, *batch.cells.shape[1:]), IGNORE),
+        padded(batch.weights, 1.0),
+    )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,18 @@ from autoneural.model.vit import resize_positions
 _POSITIONS = "vision_encoder.embeddings.position_embedding.weight"
 
 
-# [B,3,S,S] of one size, or pictures [3,H,W] of their own sizes (tiles and a thumbnail).
-Pictures = Tensor | Sequence[Tensor]
+@dataclass(frozen=True)
+class VisualTokens:
+    """What the encoder made of B pictures, [B,N,C], before the projector."""
+
+    tokens_BNC: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens_BNC)
+
+
+# [B,3,S,S] of one size, pictures [3,H,W] of their own sizes (tiles and a thumbnail), or encoded.
+Pictures = Tensor | Sequence[Tensor] | VisualTokens
 
 
 class VLM(nn.Module):
@@ -51,10 +61,14 @@ class VLM(nn.Module):
 
     def image_features(self, pixels_BCHW: Tensor) -> Tensor:
         """[B,3,H,W], float in [0,1] or uint8 -> visual tokens [B,N,D] as the decoder reads them."""
+        return self.projector(self.encode(pixels_BCHW).tokens_BNC)
+
+    def encode(self, pixels_BCHW: Tensor) -> VisualTokens:
+        """[B,3,H,W], float in [0,1] or uint8 -> what the projector reads."""
         if pixels_BCHW.dtype == torch.uint8:
             pixels_BCHW = pixels_BCHW.to(next(self.projector.parameters()).dtype) / 255
         pixels_BCHW = pixels_BCHW.contiguous(memory_format=torch.channels_last)
-        return self.projector(self.vision_encoder(pixels_BCHW))
+        return VisualTokens(self.vision_encoder(pixels_BCHW))
 
     def embed(self, input_ids_BT: Tensor, pictures: Pictures | None, image_token_id: int) -> Tensor:
         """Token embeddings [B,T,D] with visual tokens in the image positions.
@@ -80,6 +94,8 @@ class VLM(nn.Module):
         """Visual tokens [N,D] of all pictures, in order; None where there are none."""
         if pictures is None or len(pictures) == 0:
             return None
+        if isinstance(pictures, VisualTokens):
+            return self.projector(pictures.tokens_BNC).flatten(0, 1)
         if isinstance(pictures, Tensor):
             return self.image_features(pictures).flatten(0, 1)
         return torch.cat([self.image_features(pixels_CHW[None])[0] for pixels_CHW in pictures])

@@ -10,6 +10,8 @@ and which device computes are arguments of the run.
 """
 
 from autoneural.errors import UserError
+from autoneural.recipes.adapting import frozen_parts
+from autoneural.recipes.connector import connector
 from autoneural.recipes.distilling import distil, relabel_data
 from autoneural.recipes.quantized_training import qat
 from autoneural.recipes.quantizing import calibration_samples
@@ -22,6 +24,7 @@ __all__ = [
     "Recipe",
     "calibration_samples",
     "distil",
+    "frozen_parts",
     "qat",
     "recipe",
     "relabel_data",
@@ -32,7 +35,7 @@ __all__ = [
 
 def recipe(name: str, *, smoke: bool = False) -> Recipe:
     """The recipe called `name`; with `smoke`, the same stages in minutes (they learn little)."""
-    recipes = {"tiny": tiny, "tiny-vit": tiny_vit}
+    recipes = {"tiny": tiny, "tiny-vit": tiny_vit, "connector": connector}
     if name not in recipes:
         raise UserError(f"no recipe {name!r}; one of {', '.join(recipes)}")
     return shortened(recipes[name]()) if smoke else recipes[name]()

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,6 +32,7 @@ from autoneural.files import refuse_current, write_text
 from autoneural.model.vlm import VLM
 from autoneural.recipes.recipe import DataSource, Recipe
 from autoneural.train.curriculum import Stage
+from autoneural.train.engine import Engine, open_engine
 from autoneural.train.objectives import Objective
 from autoneural.train.sources import Words, derive_source
 from autoneural.train.state import load_position
@@ -48,13 +49,14 @@ class Method:
     `facts` decide the weights beside the recipe, and go into run.json and recipe.json. `prepare`
     changes the initial model in place, on every call of the run. `objective` is made anew for each
     stage, from the model that trains. `save` writes a checkpoint in place of `save_checkpoint`,
-    from (folder, trained model, recipe.json).
+    from (folder, trained model, recipe.json). `alone` says that it needs one process.
     """
 
     facts: Mapping[str, Any] = field(default_factory=dict)
     prepare: Callable[[VLM], object] | None = None
     objective: Callable[[Stage], Objective] | None = None
     save: Callable[[Path, VLM, dict[str, Any]], object] | None = None
+    alone: bool = True
 
 
 def run_recipe(
@@ -74,14 +76,35 @@ def run_recipe(
     metrics and a checkpoint `after-<stage>` per finished stage. `start` is a checkpoint to begin
     from instead of random weights. Raises UserError for anything that does not fit together.
     """
-    run, output, method = Path(run), Path(output), method or Method()
+    options, chosen_method = options or RunOptions(), method or Method()
+    with open_engine(options.device, options.parallel) as engine:
+        if engine.size > 1 and method is not None and method.alone:
+            raise UserError("quantising and distilling train in one process; not under torchrun")
+        paths = _Paths(Path(data), Path(tokenizer), Path(run), Path(output), start)
+        outcome = _train(chosen, paths, options, chosen_method, engine)
+        engine.wait()
+        return outcome
+
+
+class _Paths(NamedTuple):
+    data: Path
+    tokenizer: Path
+    run: Path
+    output: Path
+    start: str | Path | None
+
+
+def _train(
+    chosen: Recipe, paths: _Paths, options: RunOptions, method: Method, engine: Engine
+) -> Outcome:
+    data, tokenizer, run, output, start = paths
     refuse_current(output)
     refuse_foreign(output)
     words = Tokenizer.load(tokenizer)
     sources = open_sources(chosen, data)
-    identity = _identity(chosen, sources, Path(data), Path(tokenizer), start)
+    identity = _identity(chosen, sources, data, tokenizer, start)
     identity |= json.loads(json.dumps(method.facts))
-    _check_identity(run, identity)
+    _check_identity(run, identity, write=engine.main)
     origin = _origin(start)
     model = _initial_model(chosen, start)
     _check_room(words, model, tokenizer)
@@ -110,9 +133,10 @@ def run_recipe(
         options=options,
         objective=method.objective,
         on_stage_end=lambda stage: save(run / f"after-{stage}"),
+        engine=engine,
     )
     outcome = trainer.run()
-    if outcome.finished:
+    if outcome.finished and engine.main:
         save(output)
     return outcome
 
@@ -142,6 +166,10 @@ def _used(chosen: Recipe) -> list[DataSource]:
 
 def _initial_model(chosen: Recipe, start: str | Path | None) -> VLM:
     torch.manual_seed(chosen.seed)
+    if start is None and not chosen.preset:
+        raise UserError(
+            f"recipe {chosen.name}: trains a model that there is; --start CHECKPOINT says which"
+        )
     if start is None:
         return VLM(preset_config(chosen.preset))
     checkpoint = load_checkpoint(start)
@@ -198,7 +226,7 @@ def _file_identity(path: Path) -> str:
     return f"{sum(file.stat().st_size for file in files)} bytes, {start.hexdigest()}"
 
 
-def _check_identity(run: Path, identity: Mapping[str, Any]) -> None:
+def _check_identity(run: Path, identity: Mapping[str, Any], *, write: bool) -> None:
     """A run folder belongs to one recipe; only stages still to come may change."""
     path = run / "run.json"
     position = load_position(run) if path.is_file() else None
@@ -212,6 +240,8 @@ def _check_identity(run: Path, identity: Mapping[str, Any]) -> None:
                 f"{run}: holds another run ({key} was {before.get(key)}, now {now.get(key)}); "
                 "choose another run folder or delete this one"
             )
+    if not write:
+        return
     run.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(identity, indent=2) + "\n")
 

@@ -25,6 +25,8 @@ from autoneural.errors import UserError
 
 PARTS = ("vision_encoder", "projector", "language_model")
 HEADS = "heads"
+ADAPTER = ".lora_"
+"""In the names of an adapter's two matrices, as peft calls them."""
 Goal = Literal["language", "vision"]
 
 
@@ -81,7 +83,8 @@ def longest_prefix(name: str, prefixes: Iterable[str]) -> str | None:
 def select_trainable(model: nn.Module, stage: Stage) -> dict[str, nn.Parameter]:
     """Freeze `model` except the parameters under `stage.train`; return those, by name.
 
-    Raises UserError when a prefix of `train` or `lr` matches no parameter.
+    Where a part has low-rank adapters (`adapters.py`), they train in its place. Raises UserError
+    when a prefix of `train` or `lr` matches no parameter.
     """
     names = [name for name, _ in model.named_parameters()]
     for key, prefixes in (("train", stage.train), ("lr", stage.lr)):
@@ -89,8 +92,12 @@ def select_trainable(model: nn.Module, stage: Stage) -> dict[str, nn.Parameter]:
             is_heads = prefix == HEADS and stage.objective == "vision"
             if not is_heads and not any(longest_prefix(name, [prefix]) for name in names):
                 raise UserError(f"stage {stage.name}: {key}: no parameter is under {prefix!r}")
+    adapted = {
+        p for p in stage.train if any(ADAPTER in n and longest_prefix(n, [p]) for n in names)
+    }
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(longest_prefix(name, stage.train) is not None)
+        prefix = longest_prefix(name, stage.train)
+        parameter.requires_grad_(prefix is not None and (prefix not in adapted or ADAPTER in name))
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 

@@ -4,7 +4,7 @@ and distillation can bring objectives of their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from autoneural.config import VisionConfig
 from autoneural.data.cells import CELL, BoxVocabulary
 from autoneural.data.loader import Batch
-from autoneural.model.vlm import VLM
+from autoneural.model.vlm import VLM, Pictures
 from autoneural.train.curriculum import HEADS
 from autoneural.train.loss import (
     IGNORE,
@@ -51,20 +51,24 @@ class Objective(Protocol):
 
 
 class LanguageObjective:
-    """Next-token loss over the assistant's tokens."""
+    """Next-token loss over the assistant's tokens. `see` turns pixels into what the model is given;
+    without it that is the pixels."""
 
-    def __init__(self, image_token_id: int) -> None:
+    def __init__(
+        self, image_token_id: int, see: Callable[[Tensor], Pictures] | None = None
+    ) -> None:
         self.modules = nn.ModuleDict()
         self.buffers: dict[str, Tensor] = {}
         self.attributes: Mapping[str, tuple[str, ...]] | None = None
         self.boxes: BoxVocabulary | None = None
-        self._image_token_id = image_token_id
+        self._image_token_id, self._see = image_token_id, see
 
     def normaliser(self, batch: Batch) -> Tensor:
         return answer_weights(batch).sum()
 
     def loss(self, model: VLM, batch: Batch) -> Tensor:
-        hidden_BTD = model.hidden_states(batch.input_ids, batch.pixel_values, self._image_token_id)
+        pictures = batch.pixel_values if self._see is None else self._see(batch.pixel_values)
+        hidden_BTD = model.hidden_states(batch.input_ids, pictures, self._image_token_id)
         weights_BT = answer_weights(batch)
         keep_BT = weights_BT > 0
         logits_KV = model.language_model.lm_head(hidden_BTD[:, :-1][keep_BT])

@@ -71,20 +71,15 @@ def optimizer_tensors(
     }
 
 
-def load_optimizer_tensors(
-    optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, nn.Parameter],
-    tensors: Mapping[str, Tensor],
-) -> None:
-    """Inverse of `optimizer_tensors`, onto the devices of the parameters."""
-    for name, parameter in parameters.items():
-        for field in ("step", "exp_avg", "exp_avg_sq"):
-            if f"{field}.{name}" in tensors:
-                value = tensors[f"{field}.{name}"].to(parameter.device)
-                if field != "step":
-                    # The fused kernel wants the memory layout of the parameter.
-                    value = torch.empty_like(parameter).copy_(value)
-                optimizer.state[parameter][field] = value
+def init_moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Give every parameter the state that AdamW makes at its first gradient, to be filled."""
+    for parameter in parameters.values():
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            # Like the parameter: the fused kernel wants its memory layout.
+            "exp_avg": torch.zeros_like(parameter, requires_grad=False),
+            "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+        }
 
 
 class AverageWeights:
@@ -100,12 +95,6 @@ class AverageWeights:
         """Take in the weights after optimiser step `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.tensors.values()), self._parameters, 1 - decay)
-
-    @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over saved averages."""
-        for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
 
     @torch.no_grad()
     def apply(self) -> None:

@@ -41,13 +41,14 @@ class MetricsLog:
 
 
 class Reporter:
-    """A live bar on a terminal; elsewhere one plain line per report."""
+    """A live bar on a terminal; elsewhere one plain line per report; nothing unless `show`."""
 
-    def __init__(self, name: str, start: int, total: int) -> None:
+    def __init__(self, name: str, start: int, total: int, *, show: bool = True) -> None:
+        self._show = show
         self._name, self._start, self._total = name, start, total
         self._began = time.perf_counter()
         self._bar: Progress | None = None
-        if sys.stdout.isatty():
+        if show and sys.stdout.isatty():
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -67,6 +68,8 @@ class Reporter:
         """Show `figures` after `step` of the stage's steps are done."""
         if self._bar is not None:
             self._bar.update(self._task, completed=step, figures=figures)
+            return
+        if not self._show:
             return
         rate = self.rate(step)
         left = (self._total - step) / rate if rate else 0.0

@@ -37,25 +37,20 @@ from autoneural.train.curriculum import (
     describe_trainable,
     select_trainable,
 )
-from autoneural.train.device import (
-    Precision,
-    autocast,
-    compile_parts,
-    pick_device,
-    pick_precision,
-)
+from autoneural.train.device import Precision, compile_parts, pick_device, pick_precision
+from autoneural.train.engine import Alone, Engine, to_device
 from autoneural.train.objectives import LanguageObjective, Objective, VisionObjective
 from autoneural.train.optim import (
     AverageWeights,
     build_optimizer,
-    load_optimizer_tensors,
+    init_moments,
     lr_factor,
     optimizer_tensors,
     set_lr,
     stage_lr,
 )
 from autoneural.train.progress import MetricsLog, Reporter, say
-from autoneural.train.state import Position, load_state, save_state
+from autoneural.train.state import Position, load_state
 from autoneural.train.vision_heads import attribute_vocabulary
 
 
@@ -67,6 +62,8 @@ class RunOptions:
     """
 
     device: str = "auto"
+    parallel: Literal["ddp", "fsdp"] | None = None
+    """How processes that torchrun started share the work (`distributed.py`); default ddp."""
     precision: Precision = "auto"
     minutes: float | None = None
     save_minutes: float = 3.0
@@ -91,10 +88,22 @@ class _Running:
     """The live objects of one stage."""
 
     stage: Stage
+    model: VLM
     objective: Objective
     parameters: dict[str, nn.Parameter]
     optimizer: torch.optim.AdamW
     average: AverageWeights | None
+
+    def weights(self) -> dict[str, Tensor]:
+        return {**self.model.state_dict(), **self.objective.modules.state_dict()}
+
+    def others(self) -> dict[str, Tensor]:
+        """What a resume needs beside the weights."""
+        tensors = optimizer_tensors(self.optimizer, self.parameters)
+        tensors |= {f"buffer.{k}": v for k, v in self.objective.buffers.items()}
+        if self.average is not None:
+            tensors |= {f"average.{k}": v for k, v in self.average.tensors.items()}
+        return tensors
 
 
 class Trainer:
@@ -102,7 +111,8 @@ class Trainer:
 
     Constructing it on a folder with a state picks up there; `run()` goes on until the last stage
     is done, the minutes are up, or Ctrl-C. `objective` replaces the language objective (it gets the
-    stage); `on_stage_end` is called with the stage's name when its weights are final.
+    stage); `on_stage_end` is called with the stage's name when its weights are final. `engine` is
+    one of several processes (`distributed.open_engine`); without it, this one computes alone.
     """
 
     def __init__(
@@ -117,10 +127,14 @@ class Trainer:
         options: RunOptions | None = None,
         objective: Callable[[Stage], Objective] | None = None,
         on_stage_end: Callable[[str], object] | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.options = options or RunOptions()
-        self.device = pick_device(self.options.device)
-        self.precision = pick_precision(self.options.precision, self.device)
+        self.engine = engine or Alone(pick_device(self.options.device))
+        self.device = self.engine.device
+        precision = pick_precision(self.options.precision, self.device)
+        # Measured in each process: all must compute alike.
+        self.precision = "fp32" if self.engine.any(precision == "fp32")[0] else precision
         self.stages, self.seed, self.folder = tuple(stages), seed, Path(run)
         self._processor, self._sources = processor, sources
         self._objective, self._on_stage_end = objective, on_stage_end
@@ -129,58 +143,78 @@ class Trainer:
             check_mixture(stage, sources)
             check_hotspots_met(stage, sources)
             self._mixture(stage, index)
+            if stage.batch_size < self.engine.size:
+                raise UserError(
+                    f"stage {stage.name}: batch_size {stage.batch_size} is less than a row for "
+                    f"each of {self.engine.size} processes"
+                )
             for name in select_trainable(model, stage):
                 stage_lr(stage, name)
         self.folder.mkdir(parents=True, exist_ok=True)
         saved = load_state(self.folder)
         self.position = saved[0] if saved else Position()
-        self._saved_tensors = saved[1:] if saved else None
+        self._state, self._saved_heads = None, {}
         if saved:
-            weights = {k: v for k, v in saved[1].items() if not k.startswith("heads.")}
-            load_weights(model, weights, self.folder)
-        self.model = model.to(self.device)
-        self.model.vision_encoder.to(memory_format=torch.channels_last)  # pyright: ignore
+            self._state, weights = saved[1], saved[2]
+            self._saved_heads = {k: v for k, v in weights.items() if k.startswith("heads.")}
+            rest = {k: v for k, v in weights.items() if k not in self._saved_heads}
+            load_weights(model, rest, self.folder)
+        self.model = self.engine.place(model)
+        if self.options.compile and self.engine.size > 1:
+            raise UserError("compile: in one process only; leave --compile out under torchrun")
         if self.options.compile:
             compile_parts(self.model)
+        self._asked = False
         self._stop: Literal["minutes", "signal"] | None = None
 
     def run(self) -> Outcome:
         """Train until the end or a reason to stop; the state is saved in either case."""
         began = time.monotonic()
         if self.position.total_step:
-            say(f"resuming {self.folder} at step {self.position.total_step}")
+            self._say(f"resuming {self.folder} at step {self.position.total_step}")
         self.model.train()
-        log = MetricsLog(self.folder, self.position.total_step)
+        log = MetricsLog(self.folder, self.position.total_step) if self.engine.main else None
         try:
-            with _stop_on_signal(self._request_stop):
+            with _stop_on_signal(self._request_stop, self._say, alone=self.engine.size == 1):
                 while self.position.stage < len(self.stages) and self._stop is None:
                     self._run_stage(self.stages[self.position.stage], log, began)
         finally:
-            log.close()
+            if log is not None:
+                log.close()
         finished = self.position.stage == len(self.stages)
         if not finished:
-            say(f"stopped at step {self.position.total_step}; run the same command to go on")
+            self._say(f"stopped at step {self.position.total_step}; run the same command to go on")
         reason = "finished" if finished or self._stop is None else self._stop
         return Outcome(finished=finished, reason=reason, results=self.position.results)
 
-    def _request_stop(self) -> None:
-        self._stop = "signal"
+    def _say(self, line: str) -> None:
+        if self.engine.main:
+            say(line)
 
-    def _run_stage(self, stage: Stage, log: MetricsLog, began: float) -> None:
+    def _request_stop(self) -> None:
+        self._asked = True
+
+    def _run_stage(self, stage: Stage, log: MetricsLog | None, began: float) -> None:
         running = self._begin(stage)
         stream = self._batches(stage, running.objective)
-        reporter = Reporter(stage.name, self.position.step, stage.steps)
+        reporter = Reporter(stage.name, self.position.step, stage.steps, show=self.engine.main)
         saved = time.monotonic()
         try:
             while self.position.step < stage.steps and self._stop is None:
                 self._advance(running, stream)
                 if self.position.step % self.options.log_every == 0:
                     self._report(running, log, reporter)
-                if time.monotonic() - saved > 60 * self.options.save_minutes:
+                now = time.monotonic()
+                asked, ended, due = self.engine.any(
+                    self._asked,
+                    bool(self.options.minutes) and now - began > 60 * (self.options.minutes or 0),
+                    now - saved > 60 * self.options.save_minutes,
+                )
+                if due:
                     self._save(running)
-                    saved = time.monotonic()
-                if self.options.minutes and time.monotonic() - began > 60 * self.options.minutes:
-                    self._stop = "minutes"
+                    saved = now
+                if asked or ended:
+                    self._stop = "signal" if asked else "minutes"
             if self.position.step == stage.steps:
                 self._report(running, log, reporter)
                 self._finish(running)
@@ -195,23 +229,29 @@ class Trainer:
         torch.manual_seed(self._draw_seed(-1))
         objective = self._make_objective(stage)
         objective.modules.to(self.device)
-        parameters = {
-            **select_trainable(self.model, stage),
-            **dict(objective.modules.named_parameters()),
-        }
+        if self.position.step and len(objective.modules):
+            load_weights(objective.modules, self._saved_heads, self.folder)
+        select_trainable(self.model, stage)
+        model = self.engine.start(self.model, objective, self._processor)
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        parameters |= dict(objective.modules.named_parameters())
         running = _Running(
             stage=stage,
+            model=model,
             objective=objective,
             parameters=parameters,
             optimizer=build_optimizer(stage, parameters),
             average=AverageWeights(parameters, stage.ema) if stage.ema else None,
         )
-        say(f"stage {stage.name}: trains {describe_trainable(self.model)}")
+        self._say(f"stage {stage.name}: trains {describe_trainable(self.model)}")
         samples = stage.steps * stage.batch_size * stage.accumulate
         epochs = self._mixture(stage, self.position.stage).epochs(samples).items()
-        say("  " + ", ".join(f"{name} {count:.2f} epochs" for name, count in epochs))
-        say(f"  {self.device}, {self.precision}, {stage.steps} steps, {samples} samples")
-        self._restore(running)
+        self._say("  " + ", ".join(f"{name} {count:.2f} epochs" for name, count in epochs))
+        where = f"{self.device}" + (f" x {self.engine.size}" if self.engine.size > 1 else "")
+        self._say(f"  {where}, {self.precision}, {stage.steps} steps, {samples} samples")
+        if self._state is not None and self.position.step:
+            self._restore(running, self._state)
+        self._state = None
         return running
 
     def _make_objective(self, stage: Stage) -> Objective:
@@ -246,6 +286,8 @@ class Trainer:
             boxes=objective.boxes,
             jitter=jitter if stage.jitter else None,
             hotspots=stage.hotspots,
+            rank=self.engine.rank,
+            ranks=self.engine.size,
         )
 
     def _draw_seed(self, step: int) -> int:
@@ -258,8 +300,8 @@ class Trainer:
         batches = [to_device(batch, self.device) for _, batch in drawn]
         torch.manual_seed(self._draw_seed(position.step))
         set_lr(running.optimizer, lr_factor(stage, position.step))
-        loss = accumulate(self.model, running.objective, batches, self.precision)
-        norm = float(torch.nn.utils.clip_grad_norm_(running.parameters.values(), stage.clip))
+        loss = self.engine.backward(running.objective, batches, self.precision)
+        norm = self.engine.clip(running.parameters.values(), stage.clip)
         # Before the step: what is saved must stay usable.
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise UserError(
@@ -275,20 +317,20 @@ class Trainer:
         position.total_step += 1
         position.samples = drawn[-1][0]
 
-    def _report(self, running: _Running, log: MetricsLog, reporter: Reporter) -> None:
+    def _report(self, running: _Running, log: MetricsLog | None, reporter: Reporter) -> None:
         position, stage = self.position, running.stage
         if not position.window:
             return
         loss = sum(position.window) / len(position.window)
         position.window = []
         lr = max(group["lr"] for group in running.optimizer.param_groups)
+        self.engine.collect(running.objective.buffers.values())
         figures = running.objective.figures()
         rate = reporter.rate(position.step) * stage.batch_size * stage.accumulate
         position.results[stage.name] = {"loss": loss, "steps": position.step, **figures}
-        log.write(
-            position.total_step,
-            {"stage": stage.name, "loss": loss, "lr": lr, "samples_per_s": rate, **figures},
-        )
+        if log is not None:
+            record = {"stage": stage.name, "loss": loss, "lr": lr, "samples_per_s": rate}
+            log.write(position.total_step, record | figures)
         accuracy = figures.get("accuracy", {})
         mean = f"  accuracy {sum(accuracy.values()) / len(accuracy):.3f}" if accuracy else ""
         reporter.report(position.step, f"loss {loss:.4f}{mean}  {rate:.1f} samples/s")
@@ -297,83 +339,47 @@ class Trainer:
         """Make the stage's weights final and move on to the next stage."""
         if running.average is not None:
             running.average.apply()
+        self.engine.finish(self.model)
         name = running.stage.name
         accuracy = running.objective.figures().get("accuracy", {})
         for attribute, value in sorted(accuracy.items(), key=lambda item: item[1]):
-            say(f"  {attribute:<36} {value:.3f}")
+            self._say(f"  {attribute:<36} {value:.3f}")
         # Before the state: killed in between, the stage's end is done again rather than left out.
-        if self._on_stage_end is not None:
+        if self._on_stage_end is not None and self.engine.main:
             self._on_stage_end(name)
         self.position = replace(self.position, stage=self.position.stage + 1, step=0, samples=0)
-        save_state(self.folder, self.position, self.model.state_dict(), {})
-        self._saved_tensors = None
+        self.engine.save(self.folder, self.position, running.model.state_dict(), {})
 
     def _save(self, running: _Running) -> None:
-        heads = running.objective.modules.state_dict()
-        optim = optimizer_tensors(running.optimizer, running.parameters)
-        optim |= {f"buffer.{k}": v for k, v in running.objective.buffers.items()}
-        if running.average is not None:
-            optim |= {f"average.{k}": v for k, v in running.average.tensors.items()}
-        save_state(self.folder, self.position, {**self.model.state_dict(), **heads}, optim)
+        self.engine.collect(running.objective.buffers.values())
+        self.engine.save(self.folder, self.position, running.weights(), running.others())
 
-    def _restore(self, running: _Running) -> None:
-        """Take over what `_save` wrote for this stage (the model's weights are already in)."""
-        if self._saved_tensors is None or self.position.step == 0:
-            return
-        model, optim = self._saved_tensors
-        heads = {name: model[name] for name in running.objective.modules.state_dict()}
-        load_weights(running.objective.modules, heads, self.folder)
-        load_optimizer_tensors(running.optimizer, running.parameters, optim)
-        for name, buffer in running.objective.buffers.items():
-            buffer.copy_(optim[f"buffer.{name}"])
-        if running.average is not None:
-            running.average.load({k: optim[f"average.{k}"] for k in running.average.tensors})
-        self._saved_tensors = None
-
-
-def accumulate(model: VLM, objective: Objective, batches: Sequence[Batch], precision: str) -> float:
-    """Backward through all `batches` as if they were one; returns its loss."""
-    weights = [objective.normaliser(batch) for batch in batches]
-    total = torch.stack([weight.float() for weight in weights]).sum().clamp(min=1e-6)
-    loss = torch.zeros((), device=total.device)
-    for batch in batches:
-        with autocast(precision, total.device):
-            part = objective.loss(model, batch) / total
-        # A batch without any target (or none for the parts that train) has nothing to learn.
-        if part.requires_grad:
-            part.backward()
-        loss += part.detach()
-    return loss.item()
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with all tensors on `device`."""
-    if device.type == "cpu":
-        return batch
-
-    def move(tensor: Tensor) -> Tensor:
-        return tensor.to(device, non_blocking=True)
-
-    return Batch(
-        move(batch.input_ids),
-        move(batch.labels),
-        move(batch.pixel_values),
-        {name: move(tensor) for name, tensor in batch.targets.items()},
-        move(batch.cells),
-        move(batch.weights),
-    )
+    def _restore(self, running: _Running, state: Path) -> None:
+        """Take over what `_save` wrote for this stage beside the weights, which are in already."""
+        init_moments(running.optimizer, running.parameters)
+        self.engine.fill(state, running.others())
+        if not self.engine.main:
+            for buffer in running.objective.buffers.values():
+                buffer.zero_()  # sums over the processes, of which the main one has it all
 
 
 @contextmanager
-def _stop_on_signal(request: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C or SIGTERM asks for a stop after the step; a second Ctrl-C interrupts at once."""
+def _stop_on_signal(
+    request: Callable[[], None], tell: Callable[[str], None], *, alone: bool
+) -> Iterator[None]:
+    """Ctrl-C or SIGTERM asks for a stop after the step; a second Ctrl-C interrupts at once.
+
+    Not so where several compute: torchrun passes on the first Ctrl-C, which they have had already.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: object) -> None:
-        say("stopping after this step, then saving (Ctrl-C again: at once, without saving)")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        more = " (Ctrl-C again: at once, without saving)" if alone else ""
+        tell(f"stopping after this step, then saving{more}")
+        if alone:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         request()
 
     before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -35,7 +35,7 @@ from autoneural.errors import UserError
 from autoneural.model.vlm import VLM
 from autoneural.target.numerics import Encoding
 from autoneural.train.distill import Distillation, DistillObjective, kl_divergence
-from autoneural.train.trainer import accumulate
+from autoneural.train.engine import accumulate
 from tests.compress.conftest import IMAGE_TOKEN, MakeSample
 
 W4A16 = PRECISIONS["w4a16"]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from autoneural.data.dataset import Mixture, Source
-from autoneural.data.loader import Batch, BatchStream, Jitter
+from autoneural.data.loader import Batch, BatchStream, Jitter, with_blank
 from autoneural.data.processor import IGNORE, Processor
 from autoneural.data.tokenizer import train_tokenizer
 from autoneural.errors import UserError
@@ -169,3 +169,34 @@ def test_jitter_is_seeded_and_moderate(mixture: Mixture, processor: Processor) -
     nothing = Jitter(brightness=0, contrast=0, gamma=0)
     image = plain.pixel_values[0].numpy()
     np.testing.assert_array_equal(nothing(image, np.random.default_rng(0)), image)
+
+
+def test_processes_share_a_batch_row_by_row(mixture: Mixture, processor: Processor) -> None:
+    pad = processor.tokenizer.pad_id
+
+    def ids(**share: int) -> list[list[int]]:
+        stream = BatchStream(mixture=mixture, processor=processor, batch_size=5, **share)
+        position, batch = take(stream, 2)[1]
+        assert position == 10
+        return [[i for i in row if i != pad] for row in batch.input_ids.tolist()]
+
+    parts = [ids(rank=rank, ranks=3) for rank in range(3)]
+    assert [len(part) for part in parts] == [1, 2, 2]
+    assert [row for part in parts for row in part] == ids()
+
+
+def test_a_blank_row_has_a_picture_and_nothing_to_learn(processor: Processor) -> None:
+    words = {
+        "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+    }
+    mixture = Mixture.of([(Source("words", [words]), 1.0)])
+    stream = BatchStream(mixture=mixture, processor=processor, batch_size=2, attributes=VOCABULARY)
+    bare = stream.batch(0)
+    batch = with_blank(bare, processor)
+    assert torch.equal(batch.input_ids[:2], bare.input_ids)
+    assert int((batch.input_ids[2] == processor.tokenizer.image_id).sum()) == 4
+    assert batch.pixel_values.shape == (1, 3, 16, 16)
+    assert (batch.labels[2] == IGNORE).all()
+    assert all(targets.tolist() == [IGNORE] for targets in batch.targets.values())
+    assert len(batch.cells) == 1
+    assert batch.weights.shape == batch.labels.shape == batch.input_ids.shape

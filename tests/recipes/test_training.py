@@ -86,7 +86,7 @@ def test_the_twin_learns_by_both_objectives(
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UserError, match="no recipe 'huge'; one of tiny, tiny-vit"):
+    with pytest.raises(UserError, match="no recipe 'huge'; one of tiny, tiny-vit, connector"):
         recipe("huge")
     data = recipe("tiny").to_dict()
     data["stages"] = [{"name": "s", "train": [], "speed": 1}]

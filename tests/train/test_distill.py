@@ -29,9 +29,10 @@ from autoneural.train.distill import (
     map_divergence,
     relative_error,
 )
+from autoneural.train.engine import accumulate
 from autoneural.train.loss import token_weights
 from autoneural.train.objectives import LanguageObjective, Objective
-from autoneural.train.trainer import RunOptions, Trainer, accumulate
+from autoneural.train.trainer import RunOptions, Trainer
 from tests.conftest import TinyCheckpoint
 
 NOTHING = {"logits": 0.0, "labels": 0.0}

@@ -9,7 +9,7 @@ from autoneural.train.curriculum import Stage
 from autoneural.train.optim import (
     AverageWeights,
     build_optimizer,
-    load_optimizer_tensors,
+    init_moments,
     lr_factor,
     optimizer_tensors,
     set_lr,
@@ -81,7 +81,9 @@ def test_optimiser_goes_on_exactly_from_its_tensors(parameters: dict[str, nn.Par
     copies = {name: nn.Parameter(p.detach().clone()) for name, p in parameters.items()}
     resumed = build_optimizer(STAGE, copies)
     saved = {k: v.clone() for k, v in optimizer_tensors(optimizer, parameters).items()}
-    load_optimizer_tensors(resumed, copies, saved)
+    init_moments(resumed, copies)
+    for name, tensor in optimizer_tensors(resumed, copies).items():
+        tensor.copy_(saved[name])
     take_steps(optimizer, parameters, 2)
     take_steps(resumed, copies, 2)
     assert all(torch.equal(parameters[name], copies[name]) for name in parameters)

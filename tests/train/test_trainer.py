@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from autoneural.checkpoint import load_tensors
+from autoneural.checkpoint import load_tensors, save_tensors
 from autoneural.data.dataset import Mixture
 from autoneural.data.importers import open_source
 from autoneural.data.loader import Batch, BatchStream
@@ -18,8 +18,9 @@ from autoneural.data.processor import Processor
 from autoneural.errors import UserError
 from autoneural.model.vlm import VLM
 from autoneural.train.curriculum import PARTS, Stage
+from autoneural.train.engine import Alone, accumulate, open_engine
 from autoneural.train.objectives import LanguageObjective
-from autoneural.train.trainer import RunOptions, Trainer, accumulate
+from autoneural.train.trainer import RunOptions, Trainer
 from tests.conftest import TinyCheckpoint
 from tests.train.resumable_run import train
 
@@ -194,3 +195,30 @@ def test_diverging_loss_is_an_error(make_trainer: MakeTrainer, model: VLM) -> No
 def test_a_stage_that_has_no_room_for_an_answer_says_so(make_trainer: MakeTrainer) -> None:
     with pytest.raises(UserError, match=r"demo\[\d+\]: messages: needs \d+ tokens .* not 8$"):
         make_trainer(replace(GENERAL, max_length=8)).run()
+
+
+def test_what_several_processes_cannot_do_is_said(make_trainer: MakeTrainer) -> None:
+    engine = Alone(torch.device("cpu"))
+    engine.size = 5
+    with pytest.raises(UserError, match="batch_size 4 is less than a row for each of 5 processes"):
+        make_trainer(GENERAL, engine=engine)
+    engine.size = 2
+    with pytest.raises(UserError, match="compile: in one process only"):
+        make_trainer(GENERAL, engine=engine, options=replace(OPTIONS, compile=True))
+
+
+def test_a_state_that_lacks_a_tensor_is_refused(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    stage = replace(GENERAL, ema=0.9)
+    make_trainer(stage, options=replace(OPTIONS, minutes=1e-9)).run()
+    path = next(tmp_path.glob("state-*")) / "optim.safetensors"
+    tensors = load_tensors(path)
+    save_tensors(path, {k: t for k, t in tensors.items() if k != "average.projector.linear_1.bias"})
+    with pytest.raises(UserError, match=r"lacks average\.projector\.linear_1\.bias: damaged"):
+        make_trainer(stage).run()
+
+
+def test_a_group_that_torchrun_did_not_start_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UserError, match="torchrun did not start this"), open_engine("cpu"):
+        pass
