@@ -13,6 +13,7 @@ from autoneural.cli_arguments import at_least_two, command, natural, positive
 def add_comparisons(kinds: argparse._SubParsersAction) -> None:
     _add_aimet(kinds)
     _add_methods(kinds)
+    _add_twins(kinds)
 
 
 def _add_aimet(kinds: argparse._SubParsersAction) -> None:
@@ -67,6 +68,25 @@ def _add_methods(kinds: argparse._SubParsersAction) -> None:
     add.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="the table as JSON"
     )
+
+
+def _add_twins(kinds: argparse._SubParsersAction) -> None:
+    text = "what quantisation costs two vision encoders, a CNN and a ViT, on the same pictures"
+    add = command(kinds, "twins", commands_bench.bench_twins, text)
+    add.add_argument("cnn", metavar="CNN", help="a float checkpoint: folder or name")
+    add.add_argument("vit", metavar="VIT", help="the other one")
+    add.add_argument("--data", type=Path, required=True, metavar="DIR", help="calibration rows")
+    add.add_argument(
+        "--samples", type=positive, default=16, help="to calibrate on, and held-out ones (16)"
+    )
+    add.add_argument(
+        "--chips",
+        nargs="+",
+        default=["SA8295P", "SA8775P"],
+        metavar="NAME",
+        help="whose arithmetic (default SA8295P, v68, and SA8775P, v73)",
+    )
+    add.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
 def _add_source(add: argparse.ArgumentParser) -> None:

@@ -89,6 +89,31 @@ def bench_methods(args: argparse.Namespace) -> None:
     print(f"wrote {args.output}")
 
 
+def bench_twins(args: argparse.Namespace) -> None:
+    """Two vision encoders, quantised alike."""
+    from rich.console import Console
+
+    from autoneural.bench.held_out import held_out_rows, trained_tasks
+    from autoneural.bench.perplexity import row_samples
+    from autoneural.bench.twins import load_encoder, measure_twins, print_twins
+    from autoneural.checkpoint import load_checkpoint, load_recipe
+    from autoneural.recipes import calibration_samples
+    from autoneural.target.chips import find_chip
+
+    chips = [find_chip(name) for name in args.chips]
+    rows = held_out_rows(trained_tasks(load_recipe(args.cnn)), args.samples)
+    encoders = {}
+    for name, checkpoint in (("CNN", args.cnn), ("ViT", args.vit)):
+        held_out = row_samples(checkpoint, load_checkpoint(checkpoint).config, rows)
+        samples = calibration_samples(checkpoint, args.data, args.samples)
+        encoders[name] = load_encoder(checkpoint, samples, held_out)
+    report = measure_twins(encoders, chips, progress=_say)
+    if args.json:
+        print(json.dumps(report))
+    else:
+        print_twins(report, Console())
+
+
 def _named_folder(text: str) -> tuple[str, str]:
     name, _, folder = text.partition("=")
     if not name or not folder:

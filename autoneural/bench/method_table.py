@@ -136,7 +136,7 @@ def print_methods(rows: Sequence[MethodRow], facts: Mapping[str, Any], console: 
         table.add_row(row.name, *_cells(row))
     console.print(table)
     for row in rows:
-        if row.name not in (BASE, "float"):
+        if row.name not in _COMPARED_WITH:
             console.print(_sentence(row), highlight=False, markup=False)
     console.print(_footnote(facts, rows), highlight=False, markup=False)
 

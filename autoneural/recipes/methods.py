@@ -18,7 +18,7 @@ from pathlib import Path
 from autoneural.bench.answer_bundle import EngineAnswerer
 from autoneural.bench.cpu_speed import Speed, compare_speed
 from autoneural.bench.measure import Measures
-from autoneural.bench.method_table import BASE, MethodRow, against_float, gains_and_losses
+from autoneural.bench.method_table import BASE, FLOAT, MethodRow, against_float, gains_and_losses
 from autoneural.bench.quality import evaluate
 from autoneural.bundle import Bundle
 from autoneural.checkpoint import find_checkpoint, load_checkpoint, weights_hash
@@ -99,7 +99,7 @@ def method_table(
     """
     _check(names, added)
     original = measured_folder(run / "float.json", gauge.original, gauge, say)
-    entries = {"float": _Entry(words="", folder=gauge.original, record=original, target="float")}
+    entries = {FLOAT: _Entry(words="", folder=gauge.original, record=original, target="float")}
     errors: dict[str, MethodRow] = {}
     for name in dict.fromkeys((BASE, *names)):
         try:
@@ -127,7 +127,7 @@ def _check(names: Sequence[str], added: Mapping[str, str]) -> None:
     unknown = [name for name in names if name not in METHODS]
     if unknown:
         raise UserError(f"method {unknown[0]!r}: expected some of {', '.join(METHODS)}")
-    taken = [name for name in added if name in (*METHODS, "float")]
+    taken = [name for name in added if name in (*METHODS, FLOAT)]
     if taken:
         raise UserError(f"--add {taken[0]}=...: is the name of a method; give it another")
 
@@ -204,7 +204,7 @@ def _speeds(
 def _rows(
     entries: Mapping[str, _Entry], bundles: Mapping[str, Path], speeds: Mapping[str, Speed]
 ) -> list[MethodRow]:
-    original, plain = entries["float"].measures, entries[BASE].measures
+    original, plain = entries[FLOAT].measures, entries[BASE].measures
     rows = {
         name: MethodRow(
             name=name,
@@ -213,7 +213,7 @@ def _rows(
             notes=entry.record.notes,
             weight_bytes=None if entry.dynamic else entry.measures.weight_bytes,
             binary_bytes=entry.measures.compiled_bytes,
-            not_compiled="" if name == "float" else entry.measures.not_compiled,
+            not_compiled="" if name == FLOAT else entry.measures.not_compiled,
             bundle_bytes=_data_bytes(bundles[name]) if name in bundles else None,
             speed=speeds.get(name),
             **against_float(entry.measures, original),
@@ -221,7 +221,7 @@ def _rows(
         for name, entry in entries.items()
     }
     for name, row in rows.items():
-        if name not in ("float", BASE):
+        if name not in (FLOAT, BASE):
             gains, losses = gains_and_losses(row, entries[name].measures, rows[BASE], plain)
             rows[name] = replace(row, gains=gains, losses=losses)
     return list(rows.values())

@@ -22,7 +22,7 @@ from autoneural.bench.aimet import (
     run_graph,
     run_method,
 )
-from autoneural.bench.quantise_part import METHODS, quantise_part
+from autoneural.bench.quantise_part import quantise_part
 from autoneural.bench.shared_case import (
     CALIBRATION,
     FLOAT,
@@ -78,15 +78,19 @@ def test_a_case_is_whole_and_no_row_of_it_is_padding(case: tuple[Path, Case]) ->
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
 
 
-def test_the_language_part_reads_what_the_model_reads(
-    tiny_checkpoint: TinyCheckpoint, tmp_path: Path
+def test_a_case_computes_what_the_model_does(
+    case: tuple[Path, Case], tiny_checkpoint: TinyCheckpoint
 ) -> None:
-    found = make_case(tiny_checkpoint.folder, tmp_path, "language")
-    got = run_graph(tmp_path / FLOAT, load_runs(tmp_path / CALIBRATION), found.output, {})
+    folder, found = case
+    got = run_graph(folder / FLOAT, load_runs(folder / CALIBRATION), found.output, {})
     first = sample(0)
     with torch.no_grad():
-        ids_BT = first.input_ids_BT[:, : found.width]
-        expected = tiny_checkpoint.model.hidden_states(ids_BT, first.pixels_BCHW, 3)
+        if found.part == "vision":
+            assert first.pixels_BCHW is not None
+            expected = tiny_checkpoint.model.image_features(first.pixels_BCHW)
+        else:
+            ids_BT = first.input_ids_BT[:, : found.width]
+            expected = tiny_checkpoint.model.hidden_states(ids_BT, first.pixels_BCHW, 3)
     assert sqnr_db(expected.numpy(), got[0]) > 80
 
 
@@ -97,38 +101,26 @@ def test_a_case_needs_as_many_samples_as_are_asked_for(
         make_case(tiny_checkpoint.folder, tmp_path, "vision", count=4)
 
 
-def quantised(folder: Path, found: Case, method: str, out: Path) -> tuple[float, float]:
-    """(dB by our simulation, dB by ONNX Runtime) against float."""
-    result = quantise_part({"case": str(folder), "out": str(out), "method": method})
-    assert result["seconds"] > 0
-    assert 0 < result["idle_bytes"] <= result["peak_bytes"]
-    held_out = load_runs(folder / HELD_OUT)
-    expected = run_graph(folder / FLOAT, held_out, found.output, {})
-    simulated = [run[found.output] for run in load_runs(out / "simulated.npz")]
-    ends = {name: Encoding(**values) for name, values in result["ends"].items()}
-    got = run_graph(out / "qdq.onnx", held_out, found.output, ends)
-    return sqnr_db(expected, simulated), sqnr_db(expected, got)
-
-
 def test_our_simulation_is_what_onnx_runtime_computes(
     case: tuple[Path, Case], tmp_path: Path
 ) -> None:
     folder, found = case
-    decibels = {}
-    for method in METHODS:
-        (tmp_path / method).mkdir()
-        own, judged = quantised(folder, found, method, tmp_path / method)
-        assert abs(own - judged) < 0.5
-        decibels[method] = judged
-    assert min(decibels.values()) > 10
-    if found.part == "language":  # a vision encoder of 8 bits is rounded to the nearest anyway
-        assert max(decibels["compensated"], decibels["ptq-best"]) > decibels["nearest"]
+    job = {"case": str(folder), "out": str(tmp_path), "method": "ptq-best"}
+    result = quantise_part(job)
+    assert result["seconds"] > 0
+    assert 0 < result["idle_bytes"] <= result["peak_bytes"]
+    held_out = load_runs(folder / HELD_OUT)
+    expected = run_graph(folder / FLOAT, held_out, found.output, {})
+    simulated = [run[found.output] for run in load_runs(tmp_path / "simulated.npz")]
+    ends = {name: Encoding(**values) for name, values in result["ends"].items()}
+    got = run_graph(tmp_path / "qdq.onnx", held_out, found.output, ends)
+    own = sqnr_db(expected, simulated)
+    assert own > (10 if found.part == "vision" else 3)  # random weights in 4 bits
+    assert abs(own - sqnr_db(expected, got)) < 0.5
 
 
-def test_our_side_runs_in_a_process_of_its_own(case: tuple[Path, Case], tmp_path: Path) -> None:
+def test_a_process_that_fails_says_why(case: tuple[Path, Case], tmp_path: Path) -> None:
     folder, found = case
-    result = run_method(OURS, "nearest", folder, tmp_path, found, sys.executable)
-    assert {"seconds", "export_seconds", "ends", "idle_bytes", "peak_bytes"} == result.keys()
     with pytest.raises(UserError, match="autoneural nonsense: KeyError: 'nonsense'"):
         run_method(OURS, "nonsense", folder, tmp_path, found, sys.executable)
 
@@ -221,5 +213,5 @@ def test_aimet_quantises_the_same_graph(
     expected = run_graph(folder / FLOAT, held_out, found.output, {})
     got = run_graph(tmp_path / "qdq.onnx", held_out, found.output, {})
     simulated = [run[found.output] for run in load_runs(tmp_path / "simulated.npz")]
-    assert sqnr_db(expected, got) > 10
+    assert sqnr_db(expected, got) > (10 if found.part == "vision" else 3)
     assert abs(sqnr_db(expected, simulated) - sqnr_db(expected, got)) < 0.5

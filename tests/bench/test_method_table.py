@@ -126,5 +126,5 @@ def test_the_table_names_what_does_not_pay() -> None:
     assert "1,234 questions, 64 texts" in text
     assert "no training after any method" in text
     assert "no binaries: no chip was named" in text
-    verdicts = [json.loads(json.dumps(one.to_dict()))["verdict"] for one in rows[1:]]
-    assert verdicts == ["plain", "pays", "does not pay", "trades", "failed"]
+    verdicts = [json.loads(json.dumps(one.to_dict()))["verdict"] for one in rows]
+    assert verdicts == ["reference", "plain", "pays", "does not pay", "trades", "failed"]
