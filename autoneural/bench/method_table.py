@@ -104,7 +104,8 @@ def gains_and_losses(
         if better or worse:
             (gains if better else losses).append(words)
 
-    for what, key in (("weights", "weight_bytes"), ("binaries", "binary_bytes")):
+    stored = ("weights", "weight_bytes") if row.weight_bytes else ("CPU bundle", "bundle_bytes")
+    for what, key in (stored, ("binaries", "binary_bytes")):
         own, plain = getattr(row, key), getattr(base, key)
         if own and plain:
             change = own / plain - 1

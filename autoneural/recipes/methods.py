@@ -97,9 +97,9 @@ def method_table(
     A method that cannot be had is a row with its error. `repeats` 0: no speed. Raises UserError
     for a name that is no method or is one and is added, and where ptq itself fails.
     """
-    _check(names, added)
+    folders = _checked(names, added)
     original = measured_folder(run / "float.json", gauge.original, gauge, say)
-    entries = {FLOAT: _Entry(words="", folder=gauge.original, record=original, target="float")}
+    entries = {FLOAT: _Entry(words="", folder=gauge.original, record=original, target=FLOAT)}
     errors: dict[str, MethodRow] = {}
     for name in dict.fromkeys((BASE, *names)):
         try:
@@ -109,27 +109,25 @@ def method_table(
                 raise
             errors[name] = MethodRow(name=name, words="", error=str(error))
             say(f"{name}: {error}")
-    for name, folder in added.items():
-        found = find_checkpoint(folder)
-        record = measured_folder(run / f"added-{name}.json", found, gauge, say)
-        entries[name] = _Entry(words=str(folder), folder=found, record=record)
-    bundles = {}
-    if repeats:
-        bundles = {
-            name: _bundle(entry, run / "bundles" / name, say) for name, entry in entries.items()
-        }
+    for name, folder in folders.items():
+        record = measured_folder(run / f"added-{name}.json", folder, gauge, say)
+        target = FLOAT if load_checkpoint(folder).encodings is None else "cpu"
+        entries[name] = _Entry(words=str(folder), folder=folder, record=record, target=target)
+    bundles = _bundles(entries, run, say) if repeats else {}
     speeds = _speeds(entries, bundles, gauge, repeats, progress)
     rows = _rows(entries, bundles, speeds)
     return [*rows, *errors.values()]
 
 
-def _check(names: Sequence[str], added: Mapping[str, str]) -> None:
+def _checked(names: Sequence[str], added: Mapping[str, str]) -> dict[str, Path]:
+    """The folders that are added: what is wrong with them is said before hours of work."""
     unknown = [name for name in names if name not in METHODS]
     if unknown:
         raise UserError(f"method {unknown[0]!r}: expected some of {', '.join(METHODS)}")
     taken = [name for name in added if name in (*METHODS, FLOAT)]
     if taken:
         raise UserError(f"--add {taken[0]}=...: is the name of a method; give it another")
+    return {name: find_checkpoint(folder) for name, folder in added.items()}
 
 
 def _make(name: str, run: Path, gauge: Gauge, entries: Mapping[str, _Entry], say: Say) -> _Entry:
@@ -168,6 +166,17 @@ def _dynamic(base: _Entry, run: Path, gauge: Gauge, say: Say) -> _Entry:
         )
         record.save(path)
     return replace(entry, record=record)
+
+
+def _bundles(entries: Mapping[str, _Entry], run: Path, say: Say) -> dict[str, Path]:
+    """Those that can be exported; of the others nothing is known about speed."""
+    found = {}
+    for name, entry in entries.items():
+        try:
+            found[name] = _bundle(entry, run / "bundles" / name, say)
+        except UserError as error:
+            say(f"{name}: no bundle: {error}")
+    return found
 
 
 def _bundle(entry: _Entry, out: Path, say: Say) -> Path:
