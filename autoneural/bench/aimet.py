@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -57,6 +58,7 @@ TOOLS: Mapping[str, tuple[str, str]] = {
 """Name -> tool and its method. AdaRound takes hours where the others take seconds."""
 DEFAULT = tuple(name for name in TOOLS if name != "aimet-adaround")
 _WORKER = Path(__file__).with_name("aimet_worker.py")
+_OLDEST = (2, 40)  # the first whose sessions take options; QDQ export with integers came in 2.15
 _DRAWN = 2  # conversations per sample: some have no picture, some are short
 
 
@@ -107,7 +109,7 @@ def compare_tools(
 
 
 def aimet_version(python: str) -> str:
-    """That of aimet-onnx in the interpreter `python`; UserError where it has none."""
+    """That of aimet-onnx in the interpreter `python`; UserError where it has none, or an old one."""
     command = [python, "-c", "import aimet_onnx; print(aimet_onnx.__version__)"]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
@@ -119,7 +121,10 @@ def aimet_version(python: str) -> str:
             f"{python} has no aimet-onnx ({why}): pip install 'autoneural[aimet]', or name an "
             "interpreter that has it with --aimet-python"
         )
-    return done.stdout.split()[-1]
+    version = done.stdout.split()[-1]
+    if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < _OLDEST:
+        raise UserError(f"{python} has aimet-onnx {version}: too old, this needs 2.40 or newer")
+    return version
 
 
 def draw_case(folder: Path, checkpoint: str, part: Part, data: Path, samples: int) -> Case:

@@ -11,11 +11,17 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-from aimet_onnx import QuantizationSimModel, apply_adaround, apply_seq_mse
+from aimet_onnx import (  # pyright: ignore[reportMissingImports]
+    QuantizationSimModel,
+    apply_adaround,
+    apply_seq_mse,
+)
 
+Arrays = dict[str, np.ndarray]
 # Qualcomm's rules for HTP with one scale per channel of every linear, as ours.
 RULES = "htp_quantsim_config_v73_per_channel_linear.json"
 
@@ -43,7 +49,7 @@ def main(argv: list[str]) -> None:
     (out / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 
-def quantise(model, runs, job):
+def quantise(model: onnx.ModelProto, runs: list[Arrays], job: dict[str, Any]) -> Any:
     """A calibrated simulation, its weights rounded by job["method"]."""
     sim = QuantizationSimModel(
         model,
@@ -63,17 +69,18 @@ def quantise(model, runs, job):
     return sim
 
 
-def load_runs(file):
+def load_runs(file: Path) -> list[Arrays]:
     with np.load(file) as arrays:
         stacked = {name: arrays[name] for name in arrays.files}
     count = len(next(iter(stacked.values())))
     return [{name: array[i] for name, array in stacked.items()} for i in range(count)]
 
 
-def peak_bytes():
+def peak_bytes() -> int:
     """Of this process alone: what getrusage says begins at the size of the one that started it."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)[1]) * 1024
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 if __name__ == "__main__":

@@ -202,6 +202,14 @@ def test_an_interpreter_without_aimet_is_refused(tmp_path: Path) -> None:
         aimet_version(str(file))
 
 
+def test_an_old_aimet_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "python"
+    file.write_text("#!/bin/sh\necho 2.9.1\n")
+    file.chmod(0o755)
+    with pytest.raises(UserError, match="has aimet-onnx 2.9.1: too old, this needs 2.40 or newer"):
+        aimet_version(str(file))
+
+
 @pytest.mark.parametrize("method", ["minmax", "seqmse"])
 def test_aimet_quantises_the_same_graph(
     case: tuple[Path, Case], tmp_path: Path, method: str
