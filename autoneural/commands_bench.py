@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from functools import partial
 
 from autoneural.commands import rows_file, stages
 from autoneural.errors import UserError
 from autoneural.files import writable_folder, write_text
-
-_say = partial(print, file=sys.stderr, flush=True)
 
 
 def bench_aimet(args: argparse.Namespace) -> None:
@@ -119,3 +116,7 @@ def _named_folder(text: str) -> tuple[str, str]:
     if not name or not folder:
         raise UserError(f"--add {text}: expected NAME=FOLDER")
     return name, folder
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -109,7 +109,7 @@ def compare_tools(
 
 
 def aimet_version(python: str) -> str:
-    """That of aimet-onnx in the interpreter `python`; UserError where it has none, or an old one."""
+    """That of aimet-onnx in the interpreter `python`. UserError for none and for an old one."""
     command = [python, "-c", "import aimet_onnx; print(aimet_onnx.__version__)"]
     try:
         done = subprocess.run(command, capture_output=True, text=True)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from autoneural.bench import measure
+from autoneural.bench.cpu_speed import Speed
+from autoneural.bench.quality import Item
+from autoneural.bundle import Bundle
 from autoneural.cli import main
+from autoneural.errors import UserError
 from autoneural.recipes import methods
 from autoneural.recipes.methods import METHODS
 from autoneural.recipes.steps import Quantize, Rewrite
@@ -22,47 +28,78 @@ def command(
     draw = measure.draw_exam
     monkeypatch.setattr(measure, "draw_exam", lambda tasks, **asked: draw(["fatigue"], **asked))
     found = ["bench", "methods", str(tiny_checkpoint.folder), "--data", str(cockpit)]
-    found += ["--samples", "3", "--questions", "2", "--texts", "2", "--repeats", "1"]
+    found += ["--samples", "3", "--questions", "2", "--texts", "2"]
     return [*found, "-o", str(tmp_path / "table.json")]
 
 
 def test_every_method_is_a_row_and_is_kept(
     command: list[str],
     tmp_path: Path,
+    tiny_bundle: Bundle,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(methods._STEPS, "smooth", (Rewrite(ways=("nonsense",)), Quantize()))
     command += ["--methods", "nearest", "smooth", "dynamic"]
-    assert main(command) == 0
+    assert main([*command, "--repeats", "0"]) == 0
     said = capsys.readouterr()
     assert "smooth failed: rewrite 'nonsense': expected one of" in said.out
-    table = json.loads((tmp_path / "table.json").read_text())
-    rows = {row["name"]: row for row in table["rows"]}
+    assert "HTP ranges nothing at run time" in said.out
+    rows = read(tmp_path)
     assert list(rows) == ["float", "ptq", "nearest", "dynamic", "smooth"]
     assert rows["smooth"]["verdict"] == "failed"
-    assert (
-        rows["float"]["weight_bytes"]
-        > rows["ptq"]["weight_bytes"]
-        == rows["nearest"]["weight_bytes"]
-    )
+    plain = rows["ptq"]
+    assert rows["float"]["weight_bytes"] > plain["weight_bytes"] == rows["nearest"]["weight_bytes"]
     assert rows["dynamic"]["perplexity"] is rows["dynamic"]["weight_bytes"] is None
-    assert rows["dynamic"]["bundle_bytes"] != rows["ptq"]["bundle_bytes"] > 0
-    assert "HTP ranges nothing at run time" in said.out
-    assert rows["ptq"]["speed"]["encode_ratio"] == 1.0
+    assert plain["perplexity"] is not None
     assert 0 <= rows["nearest"]["agreement"] <= 1
-    assert rows["ptq"]["perplexity"] is not None
+    assert plain["speed"] is None
 
-    added = ["--add", f"mine={tmp_path / 'table-run' / 'ptq' / '1-quantize'}", "--repeats", "0"]
+    monkeypatch.setattr(methods, "_bundle", only_dynamic(methods._bundle, tiny_bundle))
+    monkeypatch.setattr(methods, "compare_speed", fake_speed)
+    added = ["--add", f"mine={tmp_path / 'table-run' / 'ptq' / '1-quantize'}", "--repeats", "1"]
     assert main([*command, *added]) == 0
     said = capsys.readouterr()
     assert "1-quantize: there already" in said.err
     assert "exporting" not in said.err
     assert said.err.count("measuring") == 1  # of what was added
-    mine = json.loads((tmp_path / "table.json").read_text())["rows"][-2]
-    assert (mine["name"], mine["agreement"]) == ("mine", rows["ptq"]["agreement"])
-    assert mine["verdict"] == "does not pay"
-    assert mine["speed"] is None
+    assert "nearest: no bundle: not this one" in said.err
+    again = read(tmp_path)
+    assert again["mine"]["agreement"] == plain["agreement"]
+    assert again["mine"]["gains"] == ["tokens/s x 4.00"]
+    assert again["mine"]["verdict"] == "pays"
+    assert again["nearest"]["speed"] is again["nearest"]["bundle_bytes"] is None
+    assert again["dynamic"]["bundle_bytes"] > 0
+
+
+def read(folder: Path) -> dict[str, Any]:
+    table = json.loads((folder / "table.json").read_text())
+    return {row["name"]: row for row in table["rows"]}
+
+
+def only_dynamic(real: Callable[..., Path], other: Bundle) -> Callable[..., Path]:
+    """The bundle that is there already, another one in place of those that would take minutes."""
+
+    def bundle(entry: Any, out: Path, say: Callable[[str], None]) -> Path:
+        if out.name == "nearest":
+            raise UserError("not this one")
+        return real(entry, out, say) if entry.dynamic else other.folder
+
+    return bundle
+
+
+def fake_speed(
+    bundles: dict[str, Any], items: list[Item], repeats: int, _: Any
+) -> dict[str, Speed]:
+    assert repeats == 1
+    assert len(items) == 2
+    assert list(bundles) == ["ptq", "float", "dynamic", "mine"]
+    return {
+        name: Speed(
+            tokens_per_second=1.0, encode_ms=1.0, tokens_ratio=float(number + 1), encode_ratio=1.0
+        )
+        for number, name in enumerate(bundles)
+    }
 
 
 @pytest.mark.parametrize(
