@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     seconds, peak = time.process_time() - start, peak_bytes()
     held_out = load_runs(folder / "held_out.npz")
     outputs = [sim.session.run(None, run)[place] for run in held_out]
-    np.savez(out / "simulated.npz", **{job["output"]: np.stack(outputs)})
+    np.savez(out / "simulated.npz", allow_pickle=False, **{job["output"]: np.stack(outputs)})
     start = time.process_time()
     onnx.save(sim.to_onnx_qdq(prequantize_constants=True), out / "qdq.onnx")
     result = {

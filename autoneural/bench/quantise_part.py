@@ -73,7 +73,9 @@ def quantise_part(job: dict[str, Any]) -> dict[str, Any]:
     precision = PRECISIONS[case.precision]
     encodings = calibrate(graph.module, as_runs(graph, runs), precision, rounding=method.rounding)
     seconds, peak = time.process_time() - start, _peak_bytes()
-    np.savez(out / "simulated.npz", **{case.output: _simulated(graph, case, folder)})
+    np.savez(
+        out / "simulated.npz", allow_pickle=False, **{case.output: _simulated(graph, case, folder)}
+    )
     start = time.process_time()
     ends = _export(graph, model, encodings, out)
     return {
