@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autoneural import commands_npu
 from autoneural.cli_arguments import add_bundle, command, natural, positive
+from autoneural.cli_bench import add_comparisons
 
 
 def add_chips(verbs: argparse._SubParsersAction) -> None:
@@ -135,6 +136,7 @@ def add_bench(verbs: argparse._SubParsersAction) -> None:
     )
     add.add_argument("--json", action="store_true", help="print the figures as JSON")
     add_bench_perplexity(kinds)
+    add_comparisons(kinds)
 
 
 def add_bench_perplexity(kinds: argparse._SubParsersAction) -> None:

@@ -66,7 +66,7 @@ def tokenizer(args: argparse.Namespace) -> None:
     from autoneural.data.importers import open_source
     from autoneural.data.tokenizer import train_tokenizer
 
-    sources = [open_source(_rows_file(path)) for path in args.data]
+    sources = [open_source(rows_file(path)) for path in args.data]
     texts = (text for source in sources for row in source.rows for text in _texts(row))
     trained = train_tokenizer(texts, args.vocab_size)
     trained.save(args.output)
@@ -134,7 +134,7 @@ def compress(args: argparse.Namespace) -> int:
     chosen = find_compression(args.recipe)
     open_float(args.checkpoint)
     exam_of = {"questions": args.questions, "rows": args.texts}
-    with _stages() as progress:
+    with stages() as progress:
         workbench = _workbench(args, progress)
         exam = draw_exam(trained_tasks(load_recipe(args.checkpoint)), **exam_of)
         if args.table:
@@ -164,7 +164,7 @@ def _workbench(args: argparse.Namespace, progress: Callable[[str, int, int], Non
 
     return Workbench(
         original=find_checkpoint(args.checkpoint),
-        data=_rows_file(args.data),
+        data=rows_file(args.data),
         run=args.output,
         samples=args.samples,
         chip=args.chip,
@@ -357,7 +357,7 @@ def _plain(value: Any) -> str:
     return " ".join(str(v) for v in value) if isinstance(value, list | tuple) else str(value)
 
 
-def _rows_file(path: Path) -> Path:
+def rows_file(path: Path) -> Path:
     """A data file as it is; of a data folder, its training rows."""
     return path / "train.jsonl" if path.is_dir() else path
 
@@ -372,7 +372,7 @@ def _bars() -> Progress:
 
 
 @contextmanager
-def _stages() -> Iterator[Callable[[str, int, int], None]]:
+def stages() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr per stage; gives the function that takes (stage, done, total)."""
     with _bars() as bars:
         tasks: dict[str, TaskID] = {}

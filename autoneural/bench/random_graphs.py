@@ -35,6 +35,7 @@ from autoneural.model.language_model import LanguageModel
 from autoneural.model.projector import Projector
 from autoneural.model.vision_encoder import build_vision_encoder
 from autoneural.model.vlm import VLM, num_parameters
+from autoneural.npu.worker import peak_rss_gb
 
 _PRECISION = PRECISIONS["w4a16"]  # of the language model; the vision encoder has 8 bits in it
 _CALIBRATION_SIZE = 256  # the ranges need not be those of the full size
@@ -129,13 +130,11 @@ def _read(embeds_BTD: Tensor, module: nn.Module) -> object:
 
 def main(argv: list[str]) -> None:
     """{"piece", "folder"} in REQUEST.json -> REQUEST.result.json, with the peak memory in GiB."""
-    import resource  # not on Windows, where nothing compiles either
-
     file = Path(argv[1])
     request = json.loads(file.read_text(encoding="utf-8"))
     piece = Piece(**{**request["piece"], "widths": tuple(request["piece"]["widths"])})
     facts = write_graphs(piece, Path(request["folder"]))
-    facts["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    facts["peak_rss_gb"] = peak_rss_gb()
     file.with_suffix(".result.json").write_text(json.dumps(facts), encoding="utf-8")
 
 

@@ -14,10 +14,10 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from autoneural.bench.compression import CompressionReport, step_report
 from autoneural.bench.measure import Exam, Measures, measure
@@ -56,7 +56,7 @@ class Gauge:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Record:
+class Record:
     """A step that is whole: what it was made from, and, once measured, by which exam."""
 
     identity: str
@@ -70,12 +70,12 @@ class _Record:
         write_text(path, json.dumps({**vars(self), "measures": state}, indent=1) + "\n")
 
 
-def _load_record(path: Path, identity: str) -> _Record | None:
+def load_record(path: Path, identity: str) -> Record | None:
     """None where there is none of that identity, or none that can be read: it is made anew."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         measures = found["measures"] and Measures.from_state(found["measures"])
-        record = _Record(**{**found, "notes": tuple(found["notes"]), "measures": measures})
+        record = Record(**{**found, "notes": tuple(found["notes"]), "measures": measures})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return record if record.identity == identity else None
@@ -105,12 +105,10 @@ def compress(
     run.mkdir(parents=True, exist_ok=True)
     workbench = replace(workbench, original=source)
     gauge = Gauge(original=source, exam=exam, of=exam_of, workbench=workbench)
-    records, folder = [_original(run / "0-original.json", source, gauge, say)], source
-    for number, step in enumerate(chosen.steps, start=1):
-        name = f"{number}-{step.name}"
-        record = _step(step, name, folder, run, workbench, say)
-        folder = run / name
-        records.append(_measured(record, run / f"{name}.json", folder, gauge, say))
+    records, folder = [measured_folder(run / "0-original.json", source, gauge, say)], source
+    for made in _steps(chosen, source, run, workbench, say):
+        folder = made.folder
+        records.append(_measured(made.record, made.path, folder, gauge, say))
     report = _report(chosen, source, workbench, records)
     with replace_folder(out) as temporary:
         shutil.copytree(folder, temporary, dirs_exist_ok=True)
@@ -118,15 +116,49 @@ def compress(
     return report
 
 
-def _step(
-    step: Step, name: str, parent: Path, run: Path, workbench: Workbench, say: Say
-) -> _Record:
+def measured_recipe(
+    chosen: Compression, run: Path, gauge: Gauge, say: Say = lambda line: None
+) -> tuple[Path, Record]:
+    """The last checkpoint of a recipe, in the folder `run`, and its record; only it is measured.
+
+    Raises UserError as the steps do, and `Stopped`; the same call goes on.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    *_, last = _steps(chosen, gauge.original, run, gauge.workbench, say)
+    return last.folder, _measured(last.record, last.path, last.folder, gauge, say)
+
+
+def measured_folder(path: Path, folder: Path, gauge: Gauge, say: Say = lambda line: None) -> Record:
+    """The record, kept in the file `path`, of a checkpoint that is there: it is only measured."""
+    identity = weights_hash(folder)
+    record = load_record(path, identity) or Record(identity=identity, seconds=0.0, notes=())
+    return _measured(record, path, folder, gauge, say)
+
+
+class _Made(NamedTuple):
+    folder: Path
+    path: Path
+    record: Record
+
+
+def _steps(
+    chosen: Compression, source: Path, run: Path, workbench: Workbench, say: Say
+) -> Iterator[_Made]:
+    """The checkpoint of every step, each made when it is asked for, from the one before."""
+    for number, step in enumerate(chosen.steps, start=1):
+        name = f"{number}-{step.name}"
+        record = _step(step, name, source, run, workbench, say)
+        source = run / name
+        yield _Made(source, run / f"{name}.json", record)
+
+
+def _step(step: Step, name: str, parent: Path, run: Path, workbench: Workbench, say: Say) -> Record:
     """Make the step's checkpoint, unless it is there already."""
     folder, path = run / name, run / f"{name}.json"
     identity = _hash(
         {"step": step.to_dict(), "parent": weights_hash(parent), **workbench.identity()}
     )
-    record = _load_record(path, identity)
+    record = load_record(path, identity)
     if record is not None and folder.is_dir():
         say(f"{name}: there already")
         return record
@@ -135,19 +167,12 @@ def _step(
     scratch, start = run / f"{name}-{identity[:8]}", time.perf_counter()
     notes = step.make(replace(workbench, run=scratch), parent, folder)
     seconds = round(time.perf_counter() - start, 1)
-    record = _Record(identity=identity, seconds=seconds, notes=tuple(notes))
+    record = Record(identity=identity, seconds=seconds, notes=tuple(notes))
     record.save(path)
     return record
 
 
-def _original(path: Path, source: Path, gauge: Gauge, say: Say) -> _Record:
-    """The record of what everything is compared with: nothing is made, only measured."""
-    identity = weights_hash(source)
-    record = _load_record(path, identity) or _Record(identity=identity, seconds=0.0, notes=())
-    return _measured(record, path, source, gauge, say)
-
-
-def _measured(record: _Record, path: Path, folder: Path, gauge: Gauge, say: Say) -> _Record:
+def _measured(record: Record, path: Path, folder: Path, gauge: Gauge, say: Say) -> Record:
     if record.measures is not None and record.exam == gauge.identity:
         return record
     say(f"{path.stem}: measuring")
@@ -157,7 +182,7 @@ def _measured(record: _Record, path: Path, folder: Path, gauge: Gauge, say: Say)
 
 
 def _report(
-    chosen: Compression, source: Path, workbench: Workbench, records: list[_Record]
+    chosen: Compression, source: Path, workbench: Workbench, records: list[Record]
 ) -> CompressionReport:
     words = ["the float checkpoint", *(step.words for step in chosen.steps)]
     names = ["original", *(step.name for step in chosen.steps)]

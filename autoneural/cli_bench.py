@@ -1,0 +1,94 @@
+"""Sub-commands of `bench` that compare ways to compress; those of a chip are in cli_npu.py."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from autoneural import commands_bench
+from autoneural.cli_arguments import at_least_two, command, natural, positive
+
+
+def add_comparisons(kinds: argparse._SubParsersAction) -> None:
+    _add_aimet(kinds)
+    _add_methods(kinds)
+    _add_twins(kinds)
+
+
+def _add_aimet(kinds: argparse._SubParsersAction) -> None:
+    text = "our quantisation beside that of aimet-onnx: the same graph, samples and judge"
+    add = command(kinds, "aimet", commands_bench.bench_aimet, text)
+    _add_source(add)
+    add.add_argument(
+        "--samples", type=positive, default=16, help="to calibrate on, and held-out ones (16)"
+    )
+    add.add_argument(
+        "--part", choices=("vision", "language"), default="vision", help="default %(default)s"
+    )
+    add.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="NAME",
+        help="default: nearest compensated ptq-best aimet-minmax aimet-seqmse; "
+        "also aimet-adaround, which is slow",
+    )
+    add.add_argument(
+        "--aimet-python",
+        default=sys.executable,
+        metavar="PATH",
+        help="an interpreter that has aimet-onnx (default: this one)",
+    )
+    add.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _add_methods(kinds: argparse._SubParsersAction) -> None:
+    text = "what every compression method alone buys, and which do not pay; goes on where it was"
+    add = command(kinds, "methods", commands_bench.bench_methods, text)
+    _add_source(add)
+    add.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="default: all; plain ptq is always there"
+    )
+    add.add_argument(
+        "--add",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="a checkpoint that is there already, of `compress` for one; repeatable",
+    )
+    add.add_argument("--samples", type=positive, default=128, help="to calibrate on (default 128)")
+    add.add_argument(
+        "--questions", type=positive, default=25, help="per task, to measure by (default 25)"
+    )
+    add.add_argument("--texts", type=at_least_two, default=64, help="for perplexity (default 64)")
+    add.add_argument(
+        "--repeats", type=natural, default=5, help="rounds of the CPU's speed; 0 skips it (5)"
+    )
+    add.add_argument("--chip", metavar="NAME", help="compile every result for it")
+    add.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the table as JSON"
+    )
+
+
+def _add_twins(kinds: argparse._SubParsersAction) -> None:
+    text = "what quantisation costs two vision encoders, a CNN and a ViT, on the same pictures"
+    add = command(kinds, "twins", commands_bench.bench_twins, text)
+    add.add_argument("cnn", metavar="CNN", help="a float checkpoint: folder or name")
+    add.add_argument("vit", metavar="VIT", help="the other one")
+    add.add_argument("--data", type=Path, required=True, metavar="DIR", help="calibration rows")
+    add.add_argument(
+        "--samples", type=positive, default=16, help="to calibrate on, and held-out ones (16)"
+    )
+    add.add_argument(
+        "--chips",
+        nargs="+",
+        default=["SA8295P", "SA8775P"],
+        metavar="NAME",
+        help="whose arithmetic (default SA8295P, v68, and SA8775P, v73)",
+    )
+    add.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _add_source(add: argparse.ArgumentParser) -> None:
+    add.add_argument("checkpoint", metavar="CHECKPOINT", help="a float one: folder or name")
+    add.add_argument("--data", type=Path, required=True, metavar="DIR", help="calibration rows")

@@ -1,0 +1,122 @@
+"""What the comparisons of `bench` call. Stages are imported when their command runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from autoneural.commands import rows_file, stages
+from autoneural.errors import UserError
+from autoneural.files import writable_folder, write_text
+
+
+def bench_aimet(args: argparse.Namespace) -> None:
+    """Our quantisation and AIMET's on one graph."""
+    from rich.console import Console
+
+    from autoneural.bench.aimet import DEFAULT, compare_tools, print_comparison
+
+    report = compare_tools(
+        args.checkpoint,
+        args.data,
+        part=args.part,
+        samples=args.samples,
+        methods=args.methods or DEFAULT,
+        python=args.aimet_python,
+        progress=_say,
+    )
+    if args.json:
+        print(json.dumps(report))
+    else:
+        print_comparison(report, Console())
+
+
+def bench_methods(args: argparse.Namespace) -> None:
+    """Every compression method alone."""
+    from rich.console import Console
+
+    from autoneural.bench.held_out import trained_tasks
+    from autoneural.bench.measure import draw_exam
+    from autoneural.bench.method_table import print_methods
+    from autoneural.checkpoint import find_checkpoint, load_recipe
+    from autoneural.compress.derive import open_float
+    from autoneural.recipes.compressing import Gauge
+    from autoneural.recipes.methods import METHODS, method_table
+    from autoneural.recipes.steps import Workbench
+
+    open_float(args.checkpoint)
+    added = dict(map(_named_folder, args.add))
+    run = args.output.with_name(f"{args.output.stem}-run")
+    writable_folder(run, args.output)
+    original = find_checkpoint(args.checkpoint)
+    asked = {"questions": args.questions, "rows": args.texts}
+    with stages() as progress:
+        workbench = Workbench(
+            original=original,
+            data=rows_file(args.data),
+            run=run,
+            samples=args.samples,
+            chip=args.chip,
+            progress=progress,
+        )
+        exam = draw_exam(trained_tasks(load_recipe(args.checkpoint)), **asked)
+        gauge = Gauge(
+            original=original, exam=exam, of={**asked, "chip": args.chip}, workbench=workbench
+        )
+        rows = method_table(
+            args.methods or METHODS,
+            added,
+            gauge=gauge,
+            run=run,
+            repeats=args.repeats,
+            say=_say,
+            progress=progress,
+        )
+    facts = {
+        "checkpoint": args.checkpoint,
+        "chip": args.chip,
+        "questions": sum(map(len, exam.tasks.values())),
+        "texts": args.texts,
+        "repeats": args.repeats,
+    }
+    table = {**facts, "rows": [row.to_dict() for row in rows]}
+    write_text(args.output, json.dumps(table, indent=1) + "\n")
+    print_methods(rows, facts, Console())
+    print(f"wrote {args.output}")
+
+
+def bench_twins(args: argparse.Namespace) -> None:
+    """Two vision encoders, quantised alike."""
+    from rich.console import Console
+
+    from autoneural.bench.held_out import held_out_rows, trained_tasks
+    from autoneural.bench.perplexity import row_samples
+    from autoneural.bench.twins import load_encoder, measure_twins, print_twins
+    from autoneural.checkpoint import load_checkpoint, load_recipe
+    from autoneural.recipes import calibration_samples
+    from autoneural.target.chips import find_chip
+
+    chips = [find_chip(name) for name in args.chips]
+    rows = held_out_rows(trained_tasks(load_recipe(args.cnn)), args.samples)
+    encoders = {}
+    for name, checkpoint in (("CNN", args.cnn), ("ViT", args.vit)):
+        held_out = row_samples(checkpoint, load_checkpoint(checkpoint).config, rows)
+        samples = calibration_samples(checkpoint, args.data, args.samples)
+        encoders[name] = load_encoder(checkpoint, samples, held_out)
+    report = measure_twins(encoders, chips, progress=_say)
+    if args.json:
+        print(json.dumps(report))
+    else:
+        print_twins(report, Console())
+
+
+def _named_folder(text: str) -> tuple[str, str]:
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise UserError(f"--add {text}: expected NAME=FOLDER")
+    return name, folder
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
