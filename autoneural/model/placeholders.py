@@ -1,4 +1,4 @@
-"""Weights that cost no memory: a matrix of the right shape whose every element is one zero.
+"""Weights that cost no memory: a matrix of the right shape whose elements are one number.
 
     hollow_model(config, tensors)   what `tensors` lacks is such a placeholder
     store(module, load)             the weight is loaded when the module runs, then dropped again
@@ -28,9 +28,9 @@ def is_placeholder(tensor: Tensor) -> bool:
     return tensor.ndim > 1 and not any(tensor.stride())
 
 
-def placeholder(shape: torch.Size) -> nn.Parameter:
-    """A weight of that shape, all zero, in four bytes."""
-    return nn.Parameter(torch.zeros(()).expand(shape), requires_grad=False)
+def placeholder(shape: torch.Size, value: float = 0.0) -> nn.Parameter:
+    """A weight of that shape in four bytes, `value` throughout."""
+    return nn.Parameter(torch.tensor(value).expand(shape), requires_grad=False)
 
 
 def may_be_hollow(config: ModelConfig) -> set[str]:
@@ -49,12 +49,14 @@ def hollow_model(config: ModelConfig, tensors: Mapping[str, Tensor]) -> VLM:
     """
     with torch.device("meta"):
         model = VLM(config)
-    is_tied, hollow = model.language_model.is_tied, may_be_hollow(config)
+    is_tied, hollow, count = model.language_model.is_tied, may_be_hollow(config), 0
     for path, module in model.named_modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             full = f"{path}.{name}"
             if full in hollow and full not in tensors:
-                setattr(module, name, placeholder(parameter.shape))
+                # Exporters merge equal constants, and then the layers that read the same input.
+                count += 1
+                setattr(module, name, placeholder(parameter.shape, float(count)))
             elif not (is_tied and full == "language_model.lm_head.weight"):
                 setattr(module, name, nn.Parameter(tensors[full].float(), requires_grad=False))
     if is_tied:

@@ -121,7 +121,7 @@ def main(argv: list[str]) -> int:
     jobs = {"compile": _compile, "run": _run, "explain": _explain}
     jobs |= {"devices": _devices, "assign": _assign, "probe": _probe}
     result = jobs[job["do"]](job)
-    result["peak_rss_gb"] = _peak_rss_gb()
+    result["peak_rss_gb"] = peak_rss_gb()
     file.with_suffix(".result.json").write_text(json.dumps(result), encoding="utf-8")
     return 0
 
@@ -247,7 +247,7 @@ def _probe(job: Job) -> dict[str, Any]:
     return probe(job)
 
 
-def _peak_rss_gb() -> float:
+def peak_rss_gb() -> float:
     """Of this process alone; 0 where the system does not tell.
 
     Not getrusage: what it says begins at the size of the process that started this one.
