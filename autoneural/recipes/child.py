@@ -51,7 +51,8 @@ def run_child(work: Callable[..., Any], arguments: Sequence[Any], tell: Tell) ->
     if kind == "refused":
         raise UserError(message)
     if kind != "done":
-        died = f"signal {-process.exitcode}" if (process.exitcode or 0) < 0 else "an error"
+        code = process.exitcode or 0
+        died = f"signal {-code}" if code < 0 else "an error"
         raise UserError(f"a step ended by {died}; if memory was short, the same command goes on")
     value, peak = message
     return Done(value=value, seconds=time.perf_counter() - start, peak_rss_gb=peak)
