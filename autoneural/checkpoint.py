@@ -97,6 +97,16 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], where: str 
     Raises UserError naming the first tensors that are missing, unknown or of another shape.
     """
     expected = model.state_dict()  # without a tied head, which a file may hold all the same
+    given = check_weights(expected, state_dict, where)
+    with torch.no_grad():
+        for name, tensor in expected.items():
+            tensor.copy_(given[name])
+
+
+def check_weights(
+    expected: Mapping[str, Tensor], state_dict: Mapping[str, Tensor], where: str | Path
+) -> dict[str, Tensor]:
+    """Of `state_dict` what a model with the state `expected` holds; UserError as `load_weights`."""
     given = {k: v for k, v in state_dict.items() if k != _TIED or k in expected}
     shapes = [
         f"{name} is {list(given[name].shape)}, not {list(tensor.shape)}"
@@ -112,9 +122,7 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], where: str 
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise UserError(f"{where}: {what}: {', '.join(names[:3])}{more}")
-    with torch.no_grad():
-        for name, tensor in expected.items():
-            tensor.copy_(given[name])
+    return given
 
 
 def save_checkpoint(

@@ -3,6 +3,7 @@
     data -> tokenizer -> train -> compress -> export -> infer, eval, demo; show, compare, version
     compile -> verify -> package; bench, doctor (cli_npu.py)
     pull -> import -> assemble; list, rm, clean (cli_hub.py)
+    init -> build (cli_build.py): full-size models in bounded memory
 
 Exit codes: 0 done, 1 `verify` found something outside its threshold, 2 bad input (one line on
 stderr), 3 stopped before the end (the same command goes on), 130 interrupted, 141 the reader went
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from autoneural import __version__, cli_hub, cli_npu, commands, commands_npu
+from autoneural import __version__, cli_build, cli_hub, cli_npu, commands, commands_npu
 from autoneural.cli_arguments import (
     add_bundle,
     add_device,
@@ -102,6 +103,8 @@ def build_parser() -> argparse.ArgumentParser:
     cli_hub.add_cache(verbs)
     cli_hub.add_import(verbs)
     cli_hub.add_assemble(verbs)
+    cli_build.add_init(verbs)
+    cli_build.add_build(verbs)
     _add_data(verbs)
     _add_tokenizer(verbs)
     _add_train(verbs)

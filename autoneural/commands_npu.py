@@ -56,7 +56,7 @@ def bench_drift(args: argparse.Namespace) -> None:
     from autoneural.target.chips import find_chip
 
     chip, bundle = find_chip(args.chip), Bundle.load(args.bundle or EMBEDDED / DEFAULT_BUNDLE)
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         report = measure_drift(
             bundle, chip, args.tokens, seed=args.seed, every=args.every, progress=progress
         )
@@ -94,7 +94,7 @@ def bench_perplexity(args: argparse.Namespace) -> None:
     from autoneural.checkpoint import load_recipe
 
     tasks = args.tasks or trained_tasks(load_recipe(args.checkpoints[0]))
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         total = len(args.checkpoints) * args.n
         rows = held_out_rows(
             tasks, args.n, args.seed, args.split, _counter(progress, "rows", args.n)
@@ -148,7 +148,7 @@ def _ask_compiler(chip: Chip, output: Path | None) -> Table:
     if out is not None:
         require_writable(out)
     try:
-        with _progress_bar() as progress:
+        with progress_bar() as progress:
             table = refresh(chip, partial(progress, "probes"))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -219,7 +219,7 @@ def verify(args: argparse.Namespace) -> int:
         writable_folder(out, out)
     chosen = {"layer_db": args.layer_db, "predicted_db": args.predicted_db, "tokens": args.tokens}
     limits = replace(THRESHOLDS, **{k: v for k, v in chosen.items() if v is not None})
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         certificate = certify(
             bundle,
             chip,
@@ -267,7 +267,7 @@ def _held_out_questions(bundle: Bundle, count: int) -> list[Question]:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr; gives the function that takes (what, done, total)."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

@@ -35,16 +35,20 @@ class FloatCheckpoint:
         return build_model(self.config, self.state_dict, self.folder)
 
 
-def open_float(name: str | Path) -> FloatCheckpoint:
+def open_float(name: str | Path, image_size: int | None = None) -> FloatCheckpoint:
     """The float checkpoint called `name`. UserError when it is quantised or not usable.
 
-    What is made of it is for static graphs, so a ViT's positions are fixed at its image size here.
+    What is made of it is for static graphs, so a ViT's positions are fixed here, at `image_size`
+    pixels a side (None: its own).
     """
     checkpoint = load_checkpoint(name)
     if checkpoint.encodings is not None:
         raise UserError(f"{name}: is quantised already; start from the float checkpoint")
     config, state = checkpoint.config, checkpoint.state_dict
-    config, state = fix_image_size(config, state, config.vision.image_size)
+    try:
+        config, state = fix_image_size(config, state, image_size or config.vision.image_size)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
     return FloatCheckpoint(
         folder=find_checkpoint(name), config=config, state_dict=state, recipe=checkpoint.recipe
     )

@@ -34,6 +34,7 @@ from autoneural.compress.precision import (
 from autoneural.compress.rounding import Rounding, round_compensated, round_nearest
 from autoneural.errors import UserError
 from autoneural.model import layers
+from autoneural.model.placeholders import loaded
 from autoneural.target.numerics import (
     Encoding,
     affine_encoding,
@@ -143,7 +144,8 @@ class WeightQuantizer(nn.Module):
     def hold(self, weight: Tensor, integers: Tensor, scale: Tensor) -> None:
         """Keep integers, rows as `weight` has them, and put what they stand for into it."""
         weight.copy_((integers * scale[:, None]).reshape(weight.shape))
-        self.integers = integers.reshape(weight.shape).to(torch.int16)
+        dtype = torch.int8 if self.bits <= 8 else torch.int16
+        self.integers = integers.reshape(weight.shape).to(dtype)
         self.scale = scale if self.axis == 0 else scale[0]
         self.hessian = None
 
@@ -197,9 +199,8 @@ def check_layers(model: nn.Module) -> list[str]:
 def _is_plain(module: nn.Module) -> bool:
     if isinstance(module, (*_DATA_MOVEMENT, *_CONTAINERS)):
         return True
-    return any(True for _ in module.children()) and not any(
-        True for _ in module.parameters(recurse=False)
-    )
+    has_parameters = any(True for _ in module.parameters(recurse=False))
+    return any(True for _ in module.children()) and not has_parameters
 
 
 def _fixed_encoding(fixed: FixedRange, bits: int) -> Encoding:
@@ -298,9 +299,8 @@ def _watch_input(module: nn.Module, args: tuple[Tensor, ...]) -> None:
 def round_weights(model: nn.Module, rounding: Rounding = "compensated") -> None:
     """Fix the integers of every weight that is still in floating point.
 
-    4-bit linears use the inputs seen by `Calibration`; UserError when they saw none. With "nearest"
-    no inputs are needed and nothing is searched for: quick, and only for models that need not
-    answer well. For "sequential" see `round_sequentially`, which comes before this.
+    4-bit linears use the inputs seen by `Calibration` (UserError when they saw none), except with
+    "nearest", which searches for nothing. "sequential": `round_sequentially` comes first.
     """
     for path, module, quantizer in weight_quantizers(model):
         if quantizer.integers is not None:
@@ -308,7 +308,8 @@ def round_weights(model: nn.Module, rounding: Rounding = "compensated") -> None:
         wants_inputs = isinstance(module, nn.Linear) and quantizer.bits == 4
         if wants_inputs and quantizer.hessian is None and rounding != "nearest":
             raise UserError(f"{path}: no calibration data reached it; calibrate before rounding")
-        quantizer.round(module.get_parameter(quantizer.parameter), rounding)
+        with loaded(module):
+            quantizer.round(module.get_parameter(quantizer.parameter), rounding)
 
 
 def freeze(model: nn.Module, precision: Precision) -> dict[str, Any]:

@@ -24,7 +24,7 @@ Rounding = Literal["nearest", "compensated", "sequential"]
 def round_nearest(weight_OI: Tensor, scale_O: Tensor, bits: int) -> Tensor:
     """Integers (float dtype) of each weight on its own."""
     low, high = signed_range(bits)
-    return (weight_OI.float() / scale_O[:, None]).round().clamp(low, high)
+    return (weight_OI.float() / scale_O[:, None]).round_().clamp_(low, high)
 
 
 def round_compensated(

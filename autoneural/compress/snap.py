@@ -22,6 +22,7 @@ from autoneural.compress.fake_quant import WeightQuantizer, output_quantizers, w
 from autoneural.compress.report import Run
 from autoneural.compress.wiring import Wiring, encodings_of, trace
 from autoneural.model import layers
+from autoneural.model.placeholders import is_placeholder
 from autoneural.target.htp import matrix_engine, narrow, round_significand, snap_weight_scale
 from autoneural.target.numerics import Encoding
 
@@ -60,8 +61,9 @@ def _snap_weight(
     assert quantizer.integers is not None
     snapped = snap_weight_scale(quantizer.scale.cpu().numpy(), x.scale, y.scale, _BITS)
     quantizer.scale = torch.from_numpy(snapped).to(weight.device)
-    rows = quantizer.integers.flatten(1) * quantizer.scale.reshape(-1, 1)
-    weight.copy_(rows.reshape(weight.shape))
+    if not is_placeholder(weight):  # those are loaded from the integers
+        rows = quantizer.integers.flatten(1) * quantizer.scale.reshape(-1, 1)
+        weight.copy_(rows.reshape(weight.shape))
 
 
 def _snap_products(model: nn.Module, wiring: Wiring) -> dict[str, Encoding]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,8 @@ import onnx_ir as ir
 
 from autoneural import __version__
 from autoneural.bundle import Bundle, refuse_foreign, write_bundle
-from autoneural.checkpoint import (
-    TOKENIZER_FILES,
-    Checkpoint,
-    find_checkpoint,
-    load_checkpoint,
-    load_weights,
-    weights_hash,
-)
+from autoneural.checkpoint import TOKENIZER_FILES, weights_hash
 from autoneural.compress.quantize import load_quantized
-from autoneural.config import MobileNetV5Config
 from autoneural.errors import UserError
 from autoneural.export.graphs import GraphKey, build_graph, graph_keys
 from autoneural.export.onnx import WeightFile, export_graph, save_model
@@ -46,16 +38,15 @@ from autoneural.export.parity import (
     sample_inputs,
     worst,
 )
-from autoneural.export.qdq import Quantization, load_quantization, pack_graph, quantize_graph
+from autoneural.export.qdq import Quantization, pack_graph, quantize_graph
+from autoneural.export.source import Source, at_size, load_source
 from autoneural.files import refuse_current, replace_folder
 from autoneural.model.language_model import MASK_VALUE
 from autoneural.model.state import DecoderState
 from autoneural.model.vlm import VLM
 from autoneural.target.numerics import Encoding, quantize_affine
 
-TARGETS = ("float", "cpu", "qdq")
 _EMBEDDING = "language_model.model.embed_tokens"
-_STRIDE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +78,6 @@ class ExportOptions:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """A loaded checkpoint, ready to trace: `model` holds the frozen weights where there are any."""
-
-    folder: Path
-    checkpoint: Checkpoint
-    model: VLM
-    quantization: Quantization | None
-
-
 def build_bundle(
     checkpoint: str | Path,
     out: str | Path,
@@ -114,7 +95,8 @@ def build_bundle(
     out, options = Path(out), options or ExportOptions()
     refuse_current(out)
     refuse_foreign(out)
-    source = _at_size(_load(checkpoint, targets), options.image_size)
+    loaded = load_source(checkpoint, targets, hollow=not options.verify)
+    source = at_size(loaded, options.image_size)
     limit = source.model.config.text.max_position_embeddings
     widths = (options.prefill_width, options.verify_width)
     if not 0 < min(widths) <= max(widths) <= options.context <= limit:
@@ -135,48 +117,10 @@ def build_bundle(
     return bundle
 
 
-def _load(name: str | Path, targets: Sequence[str]) -> _Source:
-    unknown = [target for target in targets if target not in TARGETS]
-    if unknown or not targets:
-        raise UserError(f"targets {', '.join(targets)!r}: choose from {', '.join(TARGETS)}")
-    folder, checkpoint = find_checkpoint(name), load_checkpoint(name)
-    if checkpoint.encodings is None:
-        needy = [target for target in targets if target != "float"]
-        if needy:
-            raise UserError(
-                f"{folder}: target {needy[0]} needs a quantised checkpoint; make one with "
-                "`autoneural compress`"
-            )
-        model = VLM(checkpoint.config).eval().requires_grad_(False)
-        load_weights(model, checkpoint.state_dict, folder)
-        return _Source(folder=folder, checkpoint=checkpoint, model=model, quantization=None)
-    return _Source(
-        folder=folder,
-        checkpoint=checkpoint,
-        model=load_quantized(name, activations=False),
-        quantization=load_quantization(checkpoint),
-    )
-
-
-def _at_size(source: _Source, size: int | None) -> _Source:
-    """The same weights and ranges for pictures of `size` pixels a side."""
-    config = source.checkpoint.config
-    own = config.vision.image_size
-    if size is None or size == own:
-        return source
-    if not isinstance(config.vision, MobileNetV5Config):
-        raise UserError(f"image size {size}: the encoder of {config.name} takes {own} and no other")
-    if size % _STRIDE:
-        raise UserError(f"image size {size}: not a multiple of {_STRIDE}")
-    config = replace(config, vision=replace(config.vision, image_size=size))
-    source.model.config = config
-    return replace(source, checkpoint=source.checkpoint._replace(config=config))
-
-
 def _export_target(
     stage: Path,
     target: str,
-    source: _Source,
+    source: Source,
     options: ExportOptions,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -209,7 +153,7 @@ def _export_one(
     path: Path,
     key: GraphKey,
     target: str,
-    source: _Source,
+    source: Source,
     options: ExportOptions,
     weights: WeightFile,
 ) -> tuple[Mapping[str, Encoding], dict[str, Any]]:
@@ -263,7 +207,7 @@ def _describe(parity: Parity) -> str:
     return f"{text} ({parity.output})"
 
 
-def _write_embedding(stage: Path, target: str, source: _Source) -> dict[str, Any]:
+def _write_embedding(stage: Path, target: str, source: Source) -> dict[str, Any]:
     table = source.model.language_model.model.embed_tokens.weight.detach().numpy()
     entry: dict[str, Any] = {"file": f"{target}/embedding.bin", "shape": list(table.shape)}
     if target == "qdq":
@@ -282,14 +226,14 @@ def _write_embedding(stage: Path, target: str, source: _Source) -> dict[str, Any
     return entry
 
 
-def _mask_value(target: str, source: _Source) -> float:
+def _mask_value(target: str, source: Source) -> float:
     encodings = source.checkpoint.encodings
     if target == "qdq" and encodings is not None:
         return float(encodings["mask_value"])
     return MASK_VALUE
 
 
-def _precision(target: str, source: _Source, dynamic: bool) -> dict[str, str]:
+def _precision(target: str, source: Source, dynamic: bool) -> dict[str, str]:
     """Bits of most weights, of activations, of a narrower cache: "w4a16kv8", "kv8/16" if mixed."""
     if target == "float" or source.quantization is None:
         return dict.fromkeys(("vision", "language", "head"), "w32a32")
@@ -319,7 +263,7 @@ def _cache_bits(quantization: Quantization) -> set[int]:
     return {e.bits for path, e in quantization.activations.items() if path.endswith(ends)}
 
 
-def _manifest(source: _Source, options: ExportOptions) -> dict[str, Any]:
+def _manifest(source: Source, options: ExportOptions) -> dict[str, Any]:
     config, recipe = source.checkpoint.config, source.checkpoint.recipe
     return {
         "name": config.name,

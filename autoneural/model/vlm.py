@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from autoneural.config import ModelConfig, ViTConfig
+from autoneural.config import MobileNetV5Config, ModelConfig, ViTConfig
 from autoneural.model.language_model import LanguageModel
 from autoneural.model.layers import MatMul
 from autoneural.model.low_rank import factorise_layers
@@ -165,6 +165,9 @@ def fix_image_size(
         vision = replace(vision, num_patches=0)
     elif isinstance(vision, ViTConfig) and vision != config.vision:
         raise ValueError(f"image_size: the positions are fixed at {config.vision.image_size}")
+    elif isinstance(vision, MobileNetV5Config) and size % (2 ** (len(vision.stages) + 1)):
+        step = 2 ** (len(vision.stages) + 1)
+        raise ValueError(f"image_size: {size} is not a multiple of {step}")
     if config.tiling is not None and config.tiling.tile_size == size:
         return replace(config, vision=vision, resize="tile"), tensors
     resize = "squash" if config.resize == "tile" else config.resize

@@ -49,6 +49,17 @@ def bundle(built: tuple[Bundle, list[str]]) -> Bundle:
     return built[0]
 
 
+def test_without_verification_no_weights_are_needed_and_the_files_are_the_same(
+    bundle: Bundle, checkpoint: Path, tmp_path: Path
+):
+    hollow, lines = build(checkpoint, tmp_path / "out", "cpu", "qdq", verify=False)
+    assert not any("SQNR" in line for line in lines)
+    files = bundle.manifest["files"]
+    assert hollow.manifest["files"] == {
+        name: entry for name, entry in files.items() if not name.startswith("float/")
+    }
+
+
 def test_all_targets_in_one_verified_bundle(built: tuple[Bundle, list[str]]):
     bundle, lines = built
     assert list(bundle.targets) == ["cpu", "qdq", "float"]

@@ -133,9 +133,14 @@ def _real(value: ir.Value) -> NDArray[np.float32]:
     return value.const_value.numpy().astype(np.float32)
 
 
+def _shape(value: ir.Value) -> tuple[int, ...]:
+    assert value.const_value is not None
+    return tuple(int(n) for n in value.const_value.shape.numpy())
+
+
 def _oriented(node: ir.Node, frozen: IntegerWeight, value: ir.Value) -> _Constant:
     """Integers laid out as the node reads them."""
-    integers, axis, shape = frozen.values, 0, _real(value).shape
+    integers, axis, shape = frozen.values, 0, _shape(value)
     if node.op_type == "MatMul":
         integers, axis = integers.T, 1
     if frozen.scale.ndim == 0 and integers.size == np.prod(shape):

@@ -50,7 +50,7 @@ def _rewrite(graph: ir.Graph, add: ir.Node, matmul: ir.Node, bias: ir.Value) -> 
     assert weight is not None
     if x.shape is None or add.outputs[0].shape is None:
         raise ValueError(f"{add.name}: shapes are unknown; run shape inference first")
-    turned = np.ascontiguousarray(_array(weight).T)
+    turned = _array(weight).T
     out, shape = add.outputs[0].name, add.outputs[0].shape.numpy()
     rows = int(np.prod(shape[:-1]))
     flat = _reshape(graph, x, (rows, turned.shape[1]), f"{out}.rows")
