@@ -50,8 +50,8 @@ def save_results(path: Path, found: dict[str, Any]) -> None:
 
 
 def print_built(built: Built, console: Console) -> None:
-    """A row per step and binary, then the whole."""
-    table = Table(title=built.calibration, title_justify="left", box=None, pad_edge=False)
+    """How it was calibrated, a row per step and binary, then the whole."""
+    table = Table(box=None, pad_edge=False)
     table.add_column("part")
     for name in ("s", "MB", "off the NPU", "peak GiB"):
         table.add_column(name, justify="right")
@@ -61,6 +61,7 @@ def print_built(built: Built, console: Console) -> None:
     off = "-" if found["nodes_off_npu"] is None else str(found["nodes_off_npu"])
     size = f"{1000 * found['binary_gb']:.1f}"
     table.add_row("all", f"{built.seconds:.1f}", size, off, f"{built.peak_rss_gb:.2f}")
+    console.print(built.calibration, highlight=False, soft_wrap=True)
     console.print(table)
 
 

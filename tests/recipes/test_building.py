@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -11,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from autoneural.bundle import Bundle
 from autoneural.checkpoint import load_recipe
 from autoneural.errors import UserError
-from autoneural.recipes.build_report import results
+from autoneural.recipes.build_report import print_built, results
 from autoneural.recipes.building import AFFORDABLE, BuildOptions, Built, build
 from autoneural.runtime.engine import Engine
 from autoneural.runtime.qnn import Wheel
@@ -45,6 +47,11 @@ def test_what_it_took_is_told(built: Built) -> None:
     assert found["nodes_off_npu"] is None
     held = built.bundle.manifest["files"]
     assert found["binaries"] == {n: held[n]["sha256"] for n in held if n.startswith("cpu/")}
+    console = Console(file=io.StringIO(), width=60)
+    print_built(built, console)
+    lines = console.file.getvalue().splitlines()  # pyright: ignore[reportAttributeAccessIssue]
+    assert lines[0].rstrip() == built.calibration
+    assert [line.split()[0] for line in lines[1:]] == ["part", "quantise", "export", "all"]
 
 
 def test_the_recipe_says_that_no_data_was_given(built: Built) -> None:
