@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from autoneural import __version__, cli_build, cli_hub, cli_npu, commands, commands_npu
 from autoneural.cli_arguments import (
+    above_zero,
     add_bundle,
     add_device,
     at_least_two,
@@ -197,7 +198,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--compile", action="store_true", help="fuse kernels (needs a C++ compiler)"
     )
     parser.add_argument(
-        "--minutes", type=float, help="stop after these, to be resumed (exit code 3)"
+        "--minutes", type=above_zero, help="stop after these, to be resumed (exit code 3)"
     )
 
 

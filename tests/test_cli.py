@@ -70,6 +70,7 @@ def test_the_page_of_commands_is_fresh(monkeypatch):
         ["eval", "--seed", "-1"],
         ["data", "cockpit", "--sheet", "x.png", "--seed", "-1"],
         ["train"],
+        ["train", "--recipe", "tiny", "--data", "DATA", "-o", "OUT", "--minutes", "0"],
         ["infer", "--nope"],
     ],
     ids=" ".join,
