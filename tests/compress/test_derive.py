@@ -45,7 +45,7 @@ def test_a_vit_of_many_grids_is_quantised_at_its_image_size(
         tmp_path / "float", samples, tmp_path / "int", precision=PRECISIONS["w8a16"]
     )
     made = load_checkpoint(tmp_path / "int")
-    assert made.config == replace(config, vision=replace(VIT, num_patches=0), tiling=None)
+    assert made.config == replace(config, vision=replace(VIT, num_patches=0), resize="tile")
     quantised = load_quantized(tmp_path / "int")
     expected, actual = samples[0](model), samples[0](quantised)
     assert float((actual - expected).norm() / expected.norm()) < 0.1
