@@ -63,10 +63,8 @@ class Processor:
         sources = image_sources(conversation, images)
         text = self.tokenizer.apply_chat_template(conversation, add_generation_prompt, tools)
         tiles = [self._tiles(source) for source in sources]
-        each = self.tokens_per_image
-        blocks = [image_tokens(t, [each] * len(t.pictures), self.tokenizer) for t in tiles]
-        ids = expand_images(self.tokenizer.encode(text), self.tokenizer.image_id, blocks)
-        return ModelInputs(ids, self._stack(tiles))
+        counts = [[self.tokens_per_image] * len(t.pictures) for t in tiles]
+        return ModelInputs(_ids(text, tiles, counts, self.tokenizer), self._stack(tiles))
 
     def training_example(
         self, messages: Sequence[Message], images: Sequence[ImageSource] | None = None
@@ -143,12 +141,20 @@ class TilingProcessor:
         conversation = normalise_messages(list(messages))
         sources = image_sources(conversation, images)
         text = self.tokenizer.apply_chat_template(conversation, add_generation_prompt, tools)
-        cuts = [cut(load_image(source), self.tiling) for source in sources]
-        blocks = [image_tokens(t, num_tokens(t, self.tiling), self.tokenizer) for t in cuts]
-        ids = expand_images(self.tokenizer.encode(text), self.tokenizer.image_id, blocks)
+        tiles = [cut(load_image(source), self.tiling) for source in sources]
+        counts = [num_tokens(t, self.tiling) for t in tiles]
         return TiledInputs(
-            input_ids=ids, pictures=tuple(picture for tiles in cuts for picture in tiles.pictures)
+            input_ids=_ids(text, tiles, counts, self.tokenizer),
+            pictures=tuple(picture for t in tiles for picture in t.pictures),
         )
+
+
+def _ids(
+    text: str, tiles: Sequence[Tiles], counts: Sequence[Sequence[int]], tokenizer: Tokenizer
+) -> np.ndarray:
+    """Ids of a rendered conversation, int64 [T]; picture n has `counts[n]` tokens per tile."""
+    blocks = [image_tokens(t, n, tokenizer) for t, n in zip(tiles, counts, strict=True)]
+    return expand_images(tokenizer.encode(text), tokenizer.image_id, blocks)
 
 
 def expand_images(ids: Sequence[int], image_id: int, blocks: Sequence[Sequence[int]]) -> np.ndarray:
