@@ -250,7 +250,11 @@ def cluster(truth: dict[str, str], look: Look) -> Canvas:
     c, style = Canvas(), _style(truth, look)
     c.rect(0, 0, SIDE, SIDE, dark(style.ground, 0.25))
     edge = dark(style.ground, 0.5)
-    frame = f"translate(128 128) rotate({look['tilt']}) scale({look['zoom']}) translate(-128 -128)"
+    share, dx, dy = look["framing"]
+    frame = (
+        f"translate({128 + dx:g} {128 + dy:g}) rotate({look['tilt']}) scale({look['zoom'] * share}) "
+        "translate(-128 -128)"
+    )
     with c.group(transform=frame):
         c.rect(-2, -2, 260, 260, style.ground, rx=14, stroke=edge, stroke_width=3)
         top = 2.0

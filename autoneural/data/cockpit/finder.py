@@ -33,6 +33,7 @@ from autoneural.data.cockpit.base import (
 from autoneural.data.cockpit.car_body import BODIES, PAINTS
 from autoneural.data.cockpit.finder_map import BAYS, PLANS_BY_NAME, ROWS, TURNS
 from autoneural.data.cockpit.fonts import COMMON, HELD_OUT
+from autoneural.data.cockpit.framing import draw_framing
 from autoneural.data.cockpit.grid import cell
 from autoneural.data.cockpit.svg import Canvas
 from autoneural.data.cockpit.tint import tint
@@ -217,6 +218,7 @@ def _params(rng: Rng, split: Split, truth: dict[str, str], plan: str) -> dict[st
         "shade": pick(rng, pool(split, (0, 1, 2, 3), (4, 5))),
         "level shade": pick(rng, pool(split, (0, 1, 2), (3,))),
         "camera": camera(rng, noise=4.0 if dim else 2.5, exposure=0.95 if dim else 1.0),
+        "framing": draw_framing(rng, split, 0.85),
     }
 
 

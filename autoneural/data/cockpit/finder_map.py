@@ -254,10 +254,11 @@ def _lift_at(look: dict[str, Any], plan: Plan) -> Point:
 
 def _pose(look: dict[str, Any]) -> tuple[float, ...]:
     """The affine map from the board to the picture."""
-    turn, lean, size = math.radians(look["tilt"]), look["lean"], look["size"]
+    share, right, down = look["framing"]
+    turn, lean, size = math.radians(look["tilt"]), look["lean"], look["size"] * share
     a, b = size * math.cos(turn), size * math.sin(turn)
     c, d = -b + a * lean, a + b * lean
-    x, y = 128 + look["dx"] - 128 * (a + c), 128 + look["dy"] - 128 * (b + d)
+    x, y = 128 + look["dx"] - 128 * (a + c) + right, 128 + look["dy"] - 128 * (b + d) + down
     return a, b, c, d, x, y
 
 

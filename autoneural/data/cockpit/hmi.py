@@ -32,6 +32,7 @@ from autoneural.data.cockpit.base import (
 )
 from autoneural.data.cockpit.cluster_layout import draw_layout
 from autoneural.data.cockpit.fonts import COMMON, HELD_OUT
+from autoneural.data.cockpit.framing import draw_framing
 from autoneural.data.cockpit.icons import LIGHTS, MENU
 from autoneural.data.cockpit.tint import tint
 
@@ -253,6 +254,7 @@ def _params(rng: Rng, split: Split, truth: dict[str, str]) -> dict[str, Any]:
             noise=3.0,
             veil=("#ffffff", 0.16, 0.0) if chance(rng, 0.25) else None,
         ),
+        "framing": draw_framing(rng, split, 0.74),
     }
 
 

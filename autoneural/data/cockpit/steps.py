@@ -35,6 +35,11 @@ PROMPTS = {
         "Which character follows the {char} on the licence plate?",
         "What stands right after the {char} on the plate?",
     ),
+    "pattern": (
+        "Write L for every letter and D for every digit of the plate.",
+        "Letter or digit? Go through the plate with L and D.",
+    ),
+    "letters": ("How many letters are on the licence plate?", "Count only the letters of the plate."),
     "only letters": ("Which letters are on the licence plate, in order?",),
     "only digits": ("Which digits are on the licence plate, in order?",),
     "heading": (
@@ -44,6 +49,14 @@ PROMPTS = {
     "bearing": (
         "Is my car above, right of, below or left of the blue arrow?",
         "On which side of the blue arrow is my car on the map?",
+    ),
+    "free bays": (
+        "Which bays are free, as row and number, row by row?",
+        "List all the empty bays of the map.",
+    ),
+    "lights": (
+        "Name the lit warning lights from left to right, then say how many there are.",
+        "Go through the warning lights from left to right and count them.",
     ),
     "free in row": (
         "How many bays of row {row} are free?",
@@ -69,7 +82,9 @@ def _plate(scene: Scene, rng: Rng) -> list[Question]:
         char = pick(rng, once) if once else ""
         digits = "".join(c for c in text if c in DIGITS)
         letters = "".join(c for c in text if c not in DIGITS)
+        pattern = " ".join("D" if c in DIGITS else "L" for c in text)
         asked |= {"only digits": (digits, {}), "only letters": (letters or "none", {})}
+        asked |= {"pattern": (pattern, {}), "letters": (str(len(letters)), {})}
         if char:
             asked["after"] = (text[text.index(char) + 1], {"char": char})
     return [ask(rng, kind, PROMPTS[kind], answer, **w) for kind, (answer, w) in asked.items()]
@@ -82,12 +97,15 @@ def _finder(scene: Scene, rng: Rng) -> list[Question]:
     plan = finder_map.PLANS_BY_NAME[look["plan"]]
     quarter, _ = finder_map.way(plan, truth["row"], truth["bay"], look["lane"], look["gap"])
     heading = (quarter - finder_map.TURNS.index(truth["turn"])) % 4
-    free = sorted(row for row, _ in finder_map.vacant(truth, plan, look["order"]))
+    bays = sorted(finder_map.vacant(truth, plan, look["order"]))
+    free = [row for row, _ in bays]
+    listed = ", ".join(row + bay for row, bay in bays) or "none"
     row = pick(rng, free if free and chance(rng, 0.7) else finder_map.ROWS)
     places = finder_map.map_boxes(truth, look)
     return [
         ask(rng, "heading", PROMPTS["heading"], HEADINGS[heading]),
         ask(rng, "bearing", PROMPTS["bearing"], SIDES[quarter]),
+        ask(rng, "free bays", PROMPTS["free bays"], listed),
         ask(rng, "free in row", PROMPTS["free in row"], str(free.count(row)), row=row),
         *_places(rng, 1, places, finder.THINGS["map"], finder.PROMPTS["where"]),
     ]
@@ -95,7 +113,10 @@ def _finder(scene: Scene, rng: Rng) -> list[Question]:
 
 def _hmi(scene: Scene, rng: Rng) -> list[Question]:
     things = {box: thing for box, thing in hmi.THINGS.items() if box != "sign"}
-    return _places(rng, 2, hmi.Hmi().boxes(scene), things, hmi.PROMPTS["where"])
+    lit = scene.params["lights"]
+    counted = f"{', '.join(lit) or 'none'}: {len(lit)}"
+    asked = [ask(rng, "lights", PROMPTS["lights"], counted)]
+    return asked + _places(rng, 2, hmi.Hmi().boxes(scene), things, hmi.PROMPTS["where"])
 
 
 def _places(
