@@ -47,6 +47,19 @@ def test_free_bays_of_a_row_are_part_of_all() -> None:
     assert counts["2"] > 0
 
 
+def test_free_bays_and_lit_lights_are_as_many_as_counted() -> None:
+    for scene, asked, answers in _asked("finder", 60):
+        if scene.attributes["view"] == "map":
+            bays = re.findall(r"[A-D][1-6]", asked["free bays"].answer)
+            assert len(set(bays)) == int(answers["free"])
+            assert answers["bay"] not in bays
+    for _, asked, answers in _asked("hmi", 60):
+        names, _, count = asked["lights"].answer.partition(": ")
+        assert count == answers["count"]
+        if "several" in answers:
+            assert set(names.split(", ")) == set(answers["several"].split(" and "))
+
+
 def test_characters_of_a_plate_in_their_order() -> None:
     for _, asked, answers in _asked("plate"):
         text = answers["plate"]
@@ -57,6 +70,9 @@ def test_characters_of_a_plate_in_their_order() -> None:
         assert asked["nth"].answer == text[ORDINALS.index(nth)]
         assert asked["only digits"].answer == re.sub(r"\D", "", text)
         assert asked["only letters"].answer in (re.sub(r"\d", "", text), "none")
+        kinds = ["D" if char.isdigit() else "L" for char in text]
+        assert asked["pattern"].answer == " ".join(kinds)
+        assert int(asked["letters"].answer) == kinds.count("L")
         if "after" in asked:
             words = asked["after"].prompt.split()
             char = next(w for w in words if len(w) == 1 and w in text)

@@ -252,8 +252,8 @@ def cluster(truth: dict[str, str], look: Look) -> Canvas:
     edge = dark(style.ground, 0.5)
     share, dx, dy = look["framing"]
     frame = (
-        f"translate({128 + dx:g} {128 + dy:g}) rotate({look['tilt']}) scale({look['zoom'] * share}) "
-        "translate(-128 -128)"
+        f"translate({128 + dx:g} {128 + dy:g}) rotate({look['tilt']}) "
+        f"scale({look['zoom'] * share}) translate(-128 -128)"
     )
     with c.group(transform=frame):
         c.rect(-2, -2, 260, 260, style.ground, rx=14, stroke=edge, stroke_width=3)

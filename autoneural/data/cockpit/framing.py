@@ -9,7 +9,7 @@ from __future__ import annotations
 from autoneural.data.cockpit.base import Rng, Split, chance, uniform
 
 Framing = list[float]
-"""Share of the full size, then the shift of its centre right and down in user units (a JSON list)."""
+"""Share of the full size; shift of the centre right and down, in user units."""
 WHOLE: Framing = [1.0, 0.0, 0.0]
 _HALF = 128.0
 

@@ -39,7 +39,10 @@ PROMPTS = {
         "Write L for every letter and D for every digit of the plate.",
         "Letter or digit? Go through the plate with L and D.",
     ),
-    "letters": ("How many letters are on the licence plate?", "Count only the letters of the plate."),
+    "letters": (
+        "How many letters are on the licence plate?",
+        "Count only the letters of the plate.",
+    ),
     "only letters": ("Which letters are on the licence plate, in order?",),
     "only digits": ("Which digits are on the licence plate, in order?",),
     "heading": (
