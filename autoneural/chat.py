@@ -20,7 +20,7 @@ from PIL import Image
 from autoneural.data.messages import Message
 from autoneural.errors import UserError
 from autoneural.files import expand
-from autoneural.runtime.engine import Engine, Result
+from autoneural.runtime import Engine, Result
 from autoneural.runtime.sampling import Sampling
 
 HELP = """\

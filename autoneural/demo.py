@@ -15,7 +15,7 @@ from autoneural.bundle import DEFAULT_BUNDLE, Bundle
 from autoneural.chat import stats_line, user_message
 from autoneural.data.messages import Message
 from autoneural.errors import UserError
-from autoneural.runtime.engine import Engine, Result
+from autoneural.runtime import Engine, Result
 
 EXAMPLES = Path(__file__).parent / "examples"
 

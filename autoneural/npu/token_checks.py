@@ -14,7 +14,7 @@ import numpy as np
 from autoneural.bundle import Bundle
 from autoneural.data.messages import Message
 from autoneural.npu.certificate import TokenCheck, TokenDifference
-from autoneural.runtime.engine import Engine, Result
+from autoneural.runtime import Engine, Result
 from autoneural.target.chips import Chip
 
 MAX_TOKENS = 64

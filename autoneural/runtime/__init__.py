@@ -1,6 +1,7 @@
 """Runs a bundle: one ONNX Runtime session per graph, host-side state, sampling, streaming.
 
-engine.py    Engine: prompt -> chunked prefill -> decode -> text, with timings
+engine.py    Engine: prompt -> chunked prefill -> logits
+generation.py  an answer on its way: decode -> text, with timings
 devices.py   CPU, NPU or emulator: where a target runs
 session.py   graphs of one target, and the encodings at their borders
 chain.py     a graph that was cut into parts, run as one
@@ -9,7 +10,8 @@ state.py     what the decoder remembers between steps
 sampling.py  logits -> next token
 """
 
-from autoneural.runtime.engine import Engine, Generation, Piece, Result
+from autoneural.runtime.engine import Engine
+from autoneural.runtime.generation import Generation, Piece, Result
 from autoneural.runtime.sampling import Sampling
 
 __all__ = ["Engine", "Generation", "Piece", "Result", "Sampling"]

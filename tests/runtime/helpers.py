@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from autoneural.data.messages import Message
-from autoneural.runtime.engine import Engine, Result
+from autoneural.runtime import Engine, Result
 
 
 def answer(engine: Engine, messages: Sequence[Message], **options) -> Result:

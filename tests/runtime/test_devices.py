@@ -21,7 +21,8 @@ from autoneural.bundle import Bundle
 from autoneural.errors import UserError
 from autoneural.runtime import devices, qnn
 from autoneural.runtime.devices import Placement, find_npu, machine_chip, place
-from autoneural.runtime.engine import Engine, Timings
+from autoneural.runtime.engine import Engine
+from autoneural.runtime.generation import Timings
 from autoneural.target.chips import find_chip
 from tests.runtime.helpers import CONVERSATIONS, answer, picture
 

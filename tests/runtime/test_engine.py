@@ -11,7 +11,8 @@ import pytest
 
 from autoneural.bundle import Bundle
 from autoneural.errors import UserError
-from autoneural.runtime.engine import Engine, Timings
+from autoneural.runtime.engine import Engine
+from autoneural.runtime.generation import Timings
 from autoneural.runtime.sampling import Sampling
 from tests.runtime.helpers import answer, ask, picture, reply
 
