@@ -183,16 +183,16 @@ def test_interrupt_at_the_prompt_does_not_leave(chat_engine: Engine) -> None:
 def test_interrupt_stops_the_answer_not_the_chat(
     chat_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = chat_engine._decoder.step
+    run = chat_engine._decoder.run
     calls = []
 
-    def interrupted(rows, keys):
+    def interrupted(rows, width=1):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return step(rows, keys)
+        return run(rows, width)
 
-    monkeypatch.setattr(chat_engine._decoder, "step", interrupted)
+    monkeypatch.setattr(chat_engine._decoder, "run", interrupted)
     printed, chat = talk(chat_engine, "hello", "hello again")
     assert "(stopped)" in printed
     assert chat._last is not None

@@ -15,7 +15,7 @@ from autoneural.bundle import Bundle
 from autoneural.config import TextConfig
 from autoneural.runtime.chain import Arrays, Graph
 from autoneural.runtime.session import TargetSessions, decode, encode
-from autoneural.runtime.state import DecoderState
+from autoneural.runtime.state import DecoderState, Mark
 
 
 class Decoder:
@@ -52,19 +52,39 @@ class Decoder:
 
     def chunk_size(self, tokens: int) -> int:
         """How many of `tokens` pending rows the next `step` takes at most."""
-        return min(tokens, self._sessions.decoder_for(tokens).spec.width)
+        return min(tokens, self.width_for(tokens))
 
     def step(self, rows: np.ndarray, keys: Sequence[Hashable]) -> np.ndarray:
         """Commit `rows`, at most `chunk_size(len(rows))`; returns the last hidden state [1, 1, H].
 
         `keys` say what the rows are, for `rewind`.
         """
-        session = self._sessions.decoder_for(len(rows))
-        outputs = session.run(self._feeds(session, rows))
+        outputs = self.run(rows)
         last = len(rows) - 1
-        hidden = outputs["hidden_states"][:, last : last + 1]
+        self.commit(outputs, keys)
+        return outputs["hidden_states"][:, last : last + 1]
+
+    def width_for(self, tokens: int) -> int:
+        """Rows of the narrowest graph that takes `tokens` at once, else of the widest."""
+        return self._sessions.decoder_for(tokens).spec.width
+
+    def run(self, rows: np.ndarray, width: int = 1) -> Arrays:
+        """What a graph of at least this width says to `rows`; nothing is committed."""
+        session = self._sessions.decoder_for(max(len(rows), width))
+        return session.run(self._feeds(session, rows))
+
+    def commit(self, outputs: Arrays, keys: Sequence[Hashable]) -> None:
+        """Keep the first len(keys) rows of a `run`."""
         self._state.commit(outputs, keys)
-        return hidden
+
+    @property
+    def here(self) -> Mark:
+        """The present position, for `return_to`."""
+        return self._state.here
+
+    def return_to(self, mark: Mark) -> None:
+        """Forget what was committed since; nothing before `mark` may have changed."""
+        self._state.return_to(mark)
 
     def logits(self, hidden: np.ndarray) -> np.ndarray:
         """Logits [V], float32, of a hidden state [1, 1, H]."""

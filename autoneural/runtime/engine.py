@@ -19,12 +19,15 @@ from autoneural.data.processor import ModelInputs
 from autoneural.errors import UserError
 from autoneural.runtime.decoder import Decoder
 from autoneural.runtime.devices import place
+from autoneural.runtime.drafting import DRAFTERS, Speculate
 from autoneural.runtime.generation import Generation, Prompt, Timings
 from autoneural.runtime.images import EncodedImages, ImageEncoder
 from autoneural.runtime.prompt import load_processor
 from autoneural.runtime.qnn import PROVIDER
 from autoneural.runtime.sampling import Sampling
 from autoneural.runtime.session import TargetSessions, load_embedding
+from autoneural.runtime.speculation import Speculation, StepCosts
+from autoneural.runtime.steps import AnswerSteps
 
 
 class Engine:
@@ -42,12 +45,16 @@ class Engine:
         chip: str | None = None,
         require_npu: bool = False,
         threads: int | None = None,
+        exact: bool = False,
     ) -> None:
         """`bundle` may be a folder or an embedded name; `threads` defaults to physical cores.
 
         `device` is one of `devices.DEVICES`; without a `target` it takes its own (cpu: `cpu`). The
         emulator is for the chip named, SA8295P unless told, and runs the `qdq` graphs, compiled in
         memory, unshared: it refuses binaries that share weights. Seconds per answer, not for use.
+
+        `exact`: answers run in blocks of one width (see `steps`), so that speculation changes no
+        bit of them. A plain step then costs as much as a wide one.
         """
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self.placement = place(self.bundle, target, device, chip, require_npu=require_npu)
@@ -58,6 +65,8 @@ class Engine:
         self._embedding = load_embedding(self.bundle, self._sessions)
         self._encoder = ImageEncoder(self._sessions.vision)
         self._decoder = Decoder(self.bundle, self._sessions)
+        self._exact = exact
+        self._costs: StepCosts | None = None
 
     @property
     def context(self) -> int:
@@ -83,16 +92,22 @@ class Engine:
         sampling: Sampling | None = None,
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
+        *,
+        speculate: Speculate = "off",
     ) -> Generation:
         """Start an answer; iterate over it for `Piece`s, then read `.result`.
 
         Everything about the request is checked here, before any graph runs. Raises UserError for an
         empty prompt, a malformed message, an unreadable image, or a prompt beyond the context.
+
+        `speculate` guesses several tokens per step (see `drafting`): the same answer, sooner.
         """
         started = time.perf_counter()
         _require_content(messages)
         if max_tokens is not None and max_tokens < 1:
             raise UserError(f"max_tokens: {max_tokens} is not at least 1")
+        if speculate != "off" and speculate not in DRAFTERS:
+            raise UserError(f"speculate: {speculate!r} is not off, {' or '.join(DRAFTERS)}")
         inputs = self.processor(messages)
         room = self._room(inputs)
         prompt = Prompt(
@@ -100,6 +115,7 @@ class Engine:
             sampling=sampling or Sampling(),
             max_tokens=min(room, max_tokens or room),
             stop=tuple(stop),
+            speculate=speculate,
             started=started,
         )
         return Generation(self, prompt)
@@ -112,6 +128,7 @@ class Engine:
             sampling=Sampling(),
             max_tokens=self._room(inputs),
             stop=(),
+            speculate="off",
             started=time.perf_counter(),
         )
         logits = self._prefill(prompt, Timings())
@@ -164,6 +181,17 @@ class Engine:
         logits = self._decoder.logits(hidden)
         timings.prompt_ms = (time.perf_counter() - start) * 1e3
         return logits
+
+    def _steps(self) -> AnswerSteps:
+        """Steps from where the decoder is."""
+        return AnswerSteps(self._decoder, self._embedding, exact=self._exact)
+
+    def _speculation(self, kind: Speculate, steps: AnswerSteps) -> Speculation | None:
+        """Drafts for one answer. The first ever asked for measures what a wide step costs."""
+        if kind == "off":
+            return None
+        self._costs = self._costs or steps.costs()
+        return Speculation(DRAFTERS[kind](self.tokenizer.image_id), self._costs)
 
     def _decode(self, token: int) -> np.ndarray:
         """Commit one answer token; logits [V] of the next."""

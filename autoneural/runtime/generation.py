@@ -11,7 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from autoneural.data.processor import ModelInputs
+from autoneural.runtime.drafting import Speculate
 from autoneural.runtime.sampling import Sampler, Sampling
+from autoneural.runtime.speculation import Speculation
+from autoneural.runtime.steps import AnswerSteps
 from autoneural.runtime.stream import TextStream
 
 if TYPE_CHECKING:
@@ -60,6 +63,8 @@ class Timings:
     prompt_ms: float = 0.0
     predicted_n: int = 0
     predicted_ms: float = 0.0
+    draft_n: int = 0
+    draft_n_accepted: int = 0
     ttft_ms: float | None = None
     image_encode_ms: float = 0.0
     image_n: int = 0
@@ -82,13 +87,28 @@ def _ratio(amount: float, per: float) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A finished answer. `token_ids` include the end token where the model gave one."""
+    """A finished answer. `token_ids` include the end token where the model gave one.
+
+    `speculation_off` says why drafts were given up, where they were asked for.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     usage: Usage
     timings: Timings
+    speculation_off: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, JSON-ready; `speculation_off` only where there is a reason."""
+        found = {
+            "text": self.text,
+            "token_ids": list(self.token_ids),
+            "finish_reason": self.finish_reason,
+            "usage": self.usage.to_dict(),
+            "timings": self.timings.to_dict(),
+        }
+        return found | ({"speculation_off": self.speculation_off} if self.speculation_off else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +119,7 @@ class Prompt:
     sampling: Sampling
     max_tokens: int
     stop: tuple[str, ...]
+    speculate: Speculate
     started: float
 
 
@@ -112,6 +133,7 @@ class Generation:
         self._token_ids: list[int] = []
         self._reason: FinishReason | None = None
         self._timings = Timings()
+        self._speculation: Speculation | None = None
         self._pieces = self._run()
 
     def __iter__(self) -> Iterator[Piece]:
@@ -141,6 +163,7 @@ class Generation:
                 cached_tokens=timings.cache_n,
             ),
             timings=timings,
+            speculation_off=self._speculation.off if self._speculation else None,
         )
 
     def _run(self) -> Generator[Piece, None, None]:
@@ -158,20 +181,55 @@ class Generation:
             self._reason = reason
 
     def _answer(self) -> Iterator[str]:
-        """Text per token, until a reason to stop; the time between tokens goes to the timings."""
+        """Text per step, until a reason to stop; the time between steps goes to the timings."""
         engine, prompt, timings = self._engine, self._prompt, self._timings
         sampler = Sampler(prompt.sampling, prompt.inputs.input_ids.tolist())
         logits = engine._prefill(prompt, timings)
         text = self._take(sampler.sample(logits))
         timings.ttft_ms = (time.perf_counter() - prompt.started) * 1e3
+        steps = engine._steps()
+        self._speculation = engine._speculation(prompt.speculate, steps)
         while True:
             yield text
             if self._finish_reason():
                 return
             start = time.perf_counter()
-            logits = engine._decode(self._token_ids[-1])
-            text = self._take(sampler.sample(logits))
+            text = self._step(sampler, steps)
             timings.predicted_ms += (time.perf_counter() - start) * 1e3
+
+    def _step(self, sampler: Sampler, steps: AnswerSteps) -> str:
+        """One step, one token or more: drafts count while they are what is sampled anyway."""
+        drafts = self._drafts(steps)
+        steps.run([self._token_ids[-1], *drafts])
+        text, said = "", []
+        for draft in (*drafts, None):
+            token = sampler.sample(steps.logits(len(said)))
+            said.append(token)
+            text += self._take(token)
+            if token != draft or self._finish_reason():
+                break
+        if drafts:
+            self._record(drafts, said, steps)
+        steps.commit(len(said))
+        return text
+
+    def _drafts(self, steps: AnswerSteps) -> list[int]:
+        """What to run behind the last token: no more than may still be said."""
+        if self._speculation is None:
+            return []
+        left = self._prompt.max_tokens - len(self._token_ids)
+        tokens = [*self._prompt.inputs.input_ids.tolist(), *self._token_ids]
+        return self._speculation.propose(tokens, min(steps.room, left - 1))
+
+    def _record(self, drafts: list[int], said: list[int], steps: AnswerSteps) -> None:
+        """Count, and let the drafter learn from what was said and from the rows beyond it."""
+        speculation, timings = self._speculation, self._timings
+        assert speculation is not None
+        accepted = sum(token == draft for token, draft in zip(said, drafts, strict=False))
+        beyond = range(len(said), 1 + len(drafts) if speculation.reads_answers else 0)
+        answers = [*said, *(int(steps.logits(row).argmax()) for row in beyond)]
+        speculation.record(drafts, accepted, answers)
+        timings.draft_n, timings.draft_n_accepted = speculation.drafted, speculation.accepted
 
     def _take(self, token: int) -> str:
         self._token_ids.append(token)

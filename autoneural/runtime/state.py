@@ -58,6 +58,15 @@ class DecoderState:
         """Number of committed tokens."""
         return self._now.position
 
+    @property
+    def here(self) -> Mark:
+        """The present position, for `return_to`."""
+        return self._now
+
+    def return_to(self, mark: Mark) -> None:
+        """Go back to a place since which only what lies behind it has changed."""
+        self._now = mark
+
     def feeds(self) -> Arrays:
         """The state inputs of a decoder graph. Rows at and beyond `position` are to be masked."""
         return {**self._now.conv, **self._rows}
