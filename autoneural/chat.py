@@ -20,7 +20,8 @@ from PIL import Image
 from autoneural.data.messages import Message
 from autoneural.errors import UserError
 from autoneural.files import expand
-from autoneural.runtime import Engine, Result
+from autoneural.runtime import Engine, Generation, Result
+from autoneural.runtime.drafting import Speculate
 from autoneural.runtime.sampling import Sampling
 
 HELP = """\
@@ -52,6 +53,13 @@ class Settings:
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    speculate: Speculate = "off"
+
+    def generate(self, engine: Engine, messages: Sequence[Message]) -> Generation:
+        """An answer with these settings."""
+        return engine.generate(
+            messages, self.sampling, self.max_tokens, self.stop, speculate=self.speculate
+        )
 
 
 def split_images(line: str) -> tuple[str, list[Path]]:
@@ -105,7 +113,8 @@ def user_message(text: str, images: Sequence[Any]) -> Message:
     return {"role": "user", "content": parts}
 
 
-def _opening(settings: Settings) -> list[Message]:
+def opening(settings: Settings) -> list[Message]:
+    """The turns before the first question."""
     return [{"role": "system", "content": settings.system}] if settings.system else []
 
 
@@ -118,6 +127,8 @@ def stats_line(result: Result) -> str:
     image = f"image encode {timings.image_encode_ms:.0f}, " if timings.image_n else ""
     speed = rates["predicted_per_second"]
     decode = f"{timings.predicted_n} tok" + (f" at {speed:.0f} tok/s" if speed else "")
+    if timings.draft_n:
+        decode += f", {timings.draft_n_accepted} of {timings.draft_n} drafts right"
     return (
         f"ttft {timings.ttft_ms or 0:.0f} ms ({image}{prefill}) | {decode} | {result.finish_reason}"
     )
@@ -137,16 +148,14 @@ def run_once(
     Raises UserError as `Engine.generate` does.
     """
     settings, out = settings or Settings(), out or sys.stdout
-    messages = [*_opening(settings), user_message(prompt, images)]
-    generation = engine.generate(messages, settings.sampling, settings.max_tokens, settings.stop)
+    messages = [*opening(settings), user_message(prompt, images)]
+    generation = settings.generate(engine, messages)
     for piece in generation:
         if not as_json:
             print(piece.text, end="", file=out, flush=True)
     result = generation.result
     if as_json:
-        usage, timings = result.usage.to_dict(), result.timings.to_dict()
-        answer = {"text": result.text, "usage": usage, "timings": timings}
-        print(json.dumps(answer, ensure_ascii=False), file=out)
+        print(json.dumps(result.to_dict(), ensure_ascii=False), file=out)
     else:
         print(file=out)
         print(stats_line(result), file=sys.stderr)
@@ -241,10 +250,7 @@ class Chat:
     def _ask(self, text: str) -> None:
         """Send a question and stream the answer; both join the history if there is an answer."""
         question = user_message(text, self._pending)
-        settings = self._settings
-        generation = self._engine.generate(
-            [*self._history, question], settings.sampling, settings.max_tokens, settings.stop
-        )
+        generation = self._settings.generate(self._engine, [*self._history, question])
         try:
             for piece in generation:
                 self._say(piece.text, end="")
@@ -258,7 +264,7 @@ class Chat:
             self._pending = []
 
     def _clear(self) -> None:
-        self._history = _opening(self._settings)
+        self._history = opening(self._settings)
         self._pending: list[Image.Image] = []
 
     def _say(self, text: str, end: str = "\n") -> None:

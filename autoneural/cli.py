@@ -20,7 +20,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from autoneural import __version__, cli_build, cli_hub, cli_npu, commands, commands_npu
+from autoneural import (
+    __version__,
+    cli_build,
+    cli_hub,
+    cli_npu,
+    commands,
+    commands_infer,
+    commands_npu,
+)
 from autoneural.cli_arguments import (
     above_zero,
     add_bundle,
@@ -251,14 +259,35 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
 
 
 def _add_infer(verbs: argparse._SubParsersAction) -> None:
-    add = command(verbs, "infer", commands.infer, "answer one prompt, or chat when there is no -p")
+    text = "answer one prompt or a file of them, or chat when there is neither"
+    add = command(verbs, "infer", commands_infer.infer, text)
     verbs.choices["run"] = add  # a second name, without a line of its own in the help
     add_bundle(add)
     add.add_argument("--image", action="append", default=[], metavar="FILE", help="repeatable")
     add.add_argument("-p", "--prompt", help="the question; without it, a chat")
+    add.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="JSONL",
+        help='rows of {"prompt", "images"} or {"messages"}, each answered by itself (with --json)',
+    )
     add.add_argument("--system", help="system message")
-    add.add_argument("--json", action="store_true", help="print text, usage and timings as JSON")
+    add.add_argument(
+        "--json", action="store_true", help="print text, tokens, usage and timings as JSON"
+    )
     _add_target(add)
+    speed = add.add_argument_group("speed (docs/runtime.md)")
+    speed.add_argument(
+        "--speculate",
+        choices=("off", "lookup", "lookahead"),
+        default="off",
+        help="guess several tokens per step and keep the right ones (default off)",
+    )
+    speed.add_argument(
+        "--exact",
+        action="store_true",
+        help="run every step alike, so that not one bit depends on --speculate",
+    )
     sampling = add.add_argument_group("sampling (greedy unless told)")
     sampling.add_argument("--max-tokens", type=positive, default=256, help="default 256")
     sampling.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")

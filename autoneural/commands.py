@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from autoneural import __version__
 from autoneural.bundle import DEFAULT_BUNDLE, EMBEDDED
 from autoneural.errors import UserError
-from autoneural.files import expand
 from autoneural.show import is_checkpoint
 
 if TYPE_CHECKING:
@@ -200,42 +199,11 @@ def export(args: argparse.Namespace) -> None:
     build_bundle(args.checkpoint, args.output, args.targets, options)
 
 
-def infer(args: argparse.Namespace) -> None:
-    """One answer with -p, a chat without."""
-    from autoneural.chat import Chat, Settings, run_once
-    from autoneural.runtime import Sampling
-
-    if args.prompt is None and args.json:
-        raise UserError("--json prints one answer: give the question with -p")
-    sampling = Sampling(
-        temperature=args.temperature,
-        top_k=args.top_k,
-        top_p=args.top_p,
-        min_p=args.min_p,
-        repetition_penalty=args.repetition_penalty,
-        seed=args.seed,
-    )
-    settings = Settings(
-        system=args.system,
-        sampling=sampling,
-        max_tokens=args.max_tokens,
-        stop=tuple(args.stop),
-    )
-    images = [expand(name) for name in args.image]
-    engine = _engine(args)
-    if args.prompt is not None:
-        run_once(engine, args.prompt, images, settings, as_json=args.json)
-        return
-    chat = Chat(engine, settings)
-    chat.attach(images)
-    chat.run()
-
-
 def demo(args: argparse.Namespace) -> None:
     """The example pictures that come with the package."""
     from autoneural.demo import run_demo
 
-    run_demo(_engine(args))
+    run_demo(engine_of(args))
 
 
 def show(args: argparse.Namespace) -> None:
@@ -318,7 +286,7 @@ def _answerer(args: argparse.Namespace) -> tuple[Answerer, Mapping[str, Any]]:
     if not checkpoint and target != "torch":
         from autoneural.bench.answer_bundle import EngineAnswerer
 
-        engine = _engine(args)
+        engine = engine_of(args)
         return EngineAnswerer(engine), engine.bundle.manifest.get("recipe", {})
     if args.device not in (None, "cpu") or args.chip or args.require_npu:
         raise UserError("a checkpoint runs in PyTorch; an NPU or its emulator needs a bundle")
@@ -329,7 +297,7 @@ def _answerer(args: argparse.Namespace) -> tuple[Answerer, Mapping[str, Any]]:
     return load_answerer(name), load_recipe(name)
 
 
-def _engine(args: argparse.Namespace) -> Engine:
+def engine_of(args: argparse.Namespace, *, exact: bool = False) -> Engine:
     """The engine on the device that is asked for; what was chosen unasked is said on stderr."""
     from autoneural.runtime import Engine
 
@@ -339,6 +307,7 @@ def _engine(args: argparse.Namespace) -> Engine:
         device=args.device or ("npu" if args.require_npu else "cpu"),
         chip=args.chip,
         require_npu=args.require_npu,
+        exact=exact,
     )
     if args.device == "auto":
         print(f"device {engine.placement.device}: {engine.placement.why}", file=sys.stderr)

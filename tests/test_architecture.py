@@ -43,6 +43,7 @@ PART_OF = {
     "onnx_save": "bundle",
     "chat": "runtime",
     "demo": "runtime",
+    "prompts": "runtime",
 }
 # These wire the stages together: they may import all, and no stage imports them.
 TOP = {
@@ -58,6 +59,7 @@ TOP = {
     "commands_bench",
     "commands_build",
     "commands_hub",
+    "commands_infer",
     "commands_npu",
     "show",
     "__main__",

@@ -271,7 +271,7 @@ def test_run_once_as_json(chat_engine: Engine, pictures: Path) -> None:
     settings = Settings(max_tokens=4, system="be brief")
     result = run_once(chat_engine, "what?", ["cat.png"], settings, as_json=True, out=out)
     answer = json.loads(out.getvalue())
-    assert list(answer) == ["text", "usage", "timings"]
+    assert list(answer) == ["text", "token_ids", "finish_reason", "usage", "timings"]
     assert answer["text"] == result.text
     assert answer["usage"]["completion_tokens"] == answer["timings"]["predicted_n"] == 4
 

@@ -1,13 +1,15 @@
 """Runs a bundle: one ONNX Runtime session per graph, host-side state, sampling, streaming.
 
-engine.py    Engine: prompt -> chunked prefill -> logits
-generation.py  an answer on its way: decode -> text, with timings
-devices.py   CPU, NPU or emulator: where a target runs
-session.py   graphs of one target, and the encodings at their borders
-chain.py     a graph that was cut into parts, run as one
-qnn.py       Qualcomm's provider; interrupt.py lets Ctrl-C leave its long steps
-state.py     what the decoder remembers between steps
-sampling.py  logits -> next token
+engine.py       Engine: prompt -> chunked prefill -> logits
+generation.py   an answer on its way: steps -> text, with timings
+steps.py        a step of an answer: its last token, and drafts behind it
+drafting.py     guesses of the next tokens; speculation.py gives them up where they do not pay
+devices.py      CPU, NPU or emulator: where a target runs
+session.py      graphs of one target, and the encodings at their borders
+chain.py        a graph that was cut into parts, run as one
+qnn.py          Qualcomm's provider; interrupt.py lets Ctrl-C leave its long steps
+state.py        what the decoder remembers between steps
+sampling.py     logits -> next token
 """
 
 from autoneural.runtime.engine import Engine

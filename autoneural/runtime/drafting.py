@@ -92,7 +92,7 @@ class Lookahead:
 
     reads_answers = True
 
-    def __init__(self, image_id: int, window: int = 7, ngram: int = 4, guesses: int = 4) -> None:
+    def __init__(self, image_id: int, window: int = 7, ngram: int = 6, guesses: int = 4) -> None:
         self._image_id = image_id
         self._rows = window
         self._ngram = ngram

@@ -234,6 +234,7 @@ def test_timings_have_the_fields_of_llama_cpp(engine: Engine) -> None:
     assert set(timings) == {
         *("cache_n", "prompt_n", "prompt_ms", "prompt_per_token_ms", "prompt_per_second"),
         *("predicted_n", "predicted_ms", "predicted_per_token_ms", "predicted_per_second"),
+        *("draft_n", "draft_n_accepted"),
         *("ttft_ms", "image_encode_ms", "image_n"),
     }
     assert (timings["image_n"], timings["predicted_n"]) == (1, 5)

@@ -1,0 +1,64 @@
+"""What `infer` calls: one answer, an answer per row of a file, or a chat."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from autoneural.commands import engine_of
+from autoneural.errors import UserError
+from autoneural.files import expand
+
+if TYPE_CHECKING:
+    from autoneural.chat import Settings
+
+
+def infer(args: argparse.Namespace) -> None:
+    """One answer with -p, one per row with --prompts, a chat without either."""
+    from autoneural.chat import Chat, run_once
+    from autoneural.prompts import load_prompts, run_prompts
+
+    _check(args)
+    settings = _settings(args)
+    images = [expand(name) for name in args.image]
+    rows = load_prompts(args.prompts) if args.prompts else []
+    engine = engine_of(args, exact=args.exact)
+    if rows:
+        run_prompts(engine, rows, settings)
+    elif args.prompt is not None:
+        run_once(engine, args.prompt, images, settings, as_json=args.json)
+    else:
+        chat = Chat(engine, settings)
+        chat.attach(images)
+        chat.run()
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What does not go together."""
+    if args.prompts and (args.prompt is not None or args.image):
+        raise UserError("--prompts brings questions and pictures: leave -p and --image out")
+    if args.prompts and not args.json:
+        raise UserError("--prompts prints JSON lines: add --json")
+    if args.prompt is None and args.json and not args.prompts:
+        raise UserError("--json prints answers: give the question with -p, or a file of --prompts")
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    from autoneural.chat import Settings
+    from autoneural.runtime import Sampling
+
+    sampling = Sampling(
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        min_p=args.min_p,
+        repetition_penalty=args.repetition_penalty,
+        seed=args.seed,
+    )
+    return Settings(
+        system=args.system,
+        sampling=sampling,
+        max_tokens=args.max_tokens,
+        stop=tuple(args.stop),
+        speculate=args.speculate,
+    )
