@@ -1,4 +1,4 @@
-"""Sub-commands of `bench` that compare ways to compress; those of a chip are in cli_npu.py."""
+"""Sub-commands of `bench` that compare ways to compress or to decode; a chip's: cli_npu.py."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 from autoneural import commands_bench
-from autoneural.cli_arguments import at_least_two, command, natural, positive
+from autoneural.cli_arguments import add_bundle, at_least_two, command, natural, positive
 
 
 def add_comparisons(kinds: argparse._SubParsersAction) -> None:
     _add_aimet(kinds)
     _add_methods(kinds)
     _add_twins(kinds)
+    _add_speculation(kinds)
 
 
 def _add_aimet(kinds: argparse._SubParsersAction) -> None:
@@ -86,6 +87,18 @@ def _add_twins(kinds: argparse._SubParsersAction) -> None:
         metavar="NAME",
         help="whose arithmetic (default SA8295P, v68, and SA8775P, v73)",
     )
+    add.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _add_speculation(kinds: argparse._SubParsersAction) -> None:
+    text = "what guessing several tokens per step buys on this CPU, and whether it changes any"
+    add = command(kinds, "speculation", commands_bench.bench_speculation, text)
+    add_bundle(add)
+    add.add_argument("--target", choices=("cpu", "qdq", "float"), help="default cpu")
+    add.add_argument("--tasks", nargs="+", metavar="TASK", help="default: those it was trained on")
+    add.add_argument("--n", type=positive, default=40, help="questions per task (default 40)")
+    add.add_argument("--seed", type=natural, default=0, help="which questions (default 0)")
+    add.add_argument("--kinds", nargs="+", metavar="KIND", help="of these only, json for one")
     add.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 

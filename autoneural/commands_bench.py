@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from autoneural.commands import rows_file, stages
+from autoneural.commands import EMBEDDED_BUNDLE, rows_file, stages
 from autoneural.errors import UserError
 from autoneural.files import writable_folder, write_text
 
@@ -109,6 +109,27 @@ def bench_twins(args: argparse.Namespace) -> None:
         print(json.dumps(report))
     else:
         print_twins(report, Console())
+
+
+def bench_speculation(args: argparse.Namespace) -> None:
+    """Ways of decoding, the same questions."""
+    from rich.console import Console
+
+    from autoneural.bench.held_out import held_out, trained_tasks
+    from autoneural.bench.speculation import measure_speculation, print_speculation
+    from autoneural.bundle import Bundle
+
+    bundle = Bundle.load(args.bundle or EMBEDDED_BUNDLE)
+    names = args.tasks or trained_tasks(bundle.manifest.get("recipe", {}))
+    drawn = held_out(names, args.n, args.seed)
+    turns = [item for items in zip(*drawn.values(), strict=True) for item in items]
+    items = [item for item in turns if not args.kinds or item.kind in args.kinds]
+    with stages() as progress:
+        report = measure_speculation(bundle, args.target, items, progress)
+    if args.json:
+        print(json.dumps(report))
+    else:
+        print_speculation(report, Console())
 
 
 def _named_folder(text: str) -> tuple[str, str]:

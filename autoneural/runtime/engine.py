@@ -86,6 +86,11 @@ class Engine:
         rows = [row["nodes"] for row in self.provider_report() if row["device"] == "npu"]
         return sum(n for nodes in rows for provider, n in nodes.items() if provider != PROVIDER)
 
+    def step_costs(self) -> StepCosts:
+        """What steps with and without drafts cost here: measured once, when first asked for."""
+        self._costs = self._costs or self._steps().costs()
+        return self._costs
+
     def generate(
         self,
         messages: Sequence[Message],
@@ -186,12 +191,11 @@ class Engine:
         """Steps from where the decoder is."""
         return AnswerSteps(self._decoder, self._embedding, exact=self._exact)
 
-    def _speculation(self, kind: Speculate, steps: AnswerSteps) -> Speculation | None:
-        """Drafts for one answer. The first ever asked for measures what a wide step costs."""
+    def _speculation(self, kind: Speculate) -> Speculation | None:
+        """Drafts for one answer."""
         if kind == "off":
             return None
-        self._costs = self._costs or steps.costs()
-        return Speculation(DRAFTERS[kind](self.tokenizer.image_id), self._costs)
+        return Speculation(DRAFTERS[kind](self.tokenizer.image_id), self.step_costs())
 
     def _decode(self, token: int) -> np.ndarray:
         """Commit one answer token; logits [V] of the next."""

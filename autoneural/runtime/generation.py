@@ -188,7 +188,7 @@ class Generation:
         text = self._take(sampler.sample(logits))
         timings.ttft_ms = (time.perf_counter() - prompt.started) * 1e3
         steps = engine._steps()
-        self._speculation = engine._speculation(prompt.speculate, steps)
+        self._speculation = engine._speculation(prompt.speculate)
         while True:
             yield text
             if self._finish_reason():
