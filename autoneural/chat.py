@@ -20,7 +20,8 @@ from PIL import Image
 from autoneural.data.messages import Message
 from autoneural.errors import UserError
 from autoneural.files import expand
-from autoneural.runtime.engine import Engine, Result
+from autoneural.runtime.constraint import Constraint
+from autoneural.runtime.engine import Engine, Generation, Result
 from autoneural.runtime.sampling import Sampling
 
 HELP = """\
@@ -52,6 +53,7 @@ class Settings:
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    constraint: Constraint | None = None
 
 
 def split_images(line: str) -> tuple[str, list[Path]]:
@@ -105,6 +107,12 @@ def user_message(text: str, images: Sequence[Any]) -> Message:
     return {"role": "user", "content": parts}
 
 
+def _start(engine: Engine, messages: Sequence[Message], settings: Settings) -> Generation:
+    return engine.generate(
+        messages, settings.sampling, settings.max_tokens, settings.stop, settings.constraint
+    )
+
+
 def _opening(settings: Settings) -> list[Message]:
     return [{"role": "system", "content": settings.system}] if settings.system else []
 
@@ -138,7 +146,7 @@ def run_once(
     """
     settings, out = settings or Settings(), out or sys.stdout
     messages = [*_opening(settings), user_message(prompt, images)]
-    generation = engine.generate(messages, settings.sampling, settings.max_tokens, settings.stop)
+    generation = _start(engine, messages, settings)
     for piece in generation:
         if not as_json:
             print(piece.text, end="", file=out, flush=True)
@@ -241,10 +249,7 @@ class Chat:
     def _ask(self, text: str) -> None:
         """Send a question and stream the answer; both join the history if there is an answer."""
         question = user_message(text, self._pending)
-        settings = self._settings
-        generation = self._engine.generate(
-            [*self._history, question], settings.sampling, settings.max_tokens, settings.stop
-        )
+        generation = _start(self._engine, [*self._history, question], self._settings)
         try:
             for piece in generation:
                 self._say(piece.text, end="")

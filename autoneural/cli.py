@@ -258,6 +258,9 @@ def _add_infer(verbs: argparse._SubParsersAction) -> None:
     add.add_argument("-p", "--prompt", help="the question; without it, a chat")
     add.add_argument("--system", help="system message")
     add.add_argument("--json", action="store_true", help="print text, usage and timings as JSON")
+    add.add_argument(
+        "--json-schema", type=Path, metavar="FILE", help="answers are JSON that this schema allows"
+    )
     _add_target(add)
     sampling = add.add_argument_group("sampling (greedy unless told)")
     sampling.add_argument("--max-tokens", type=positive, default=256, help="default 256")

@@ -204,6 +204,8 @@ def infer(args: argparse.Namespace) -> None:
     """One answer with -p, a chat without."""
     from autoneural.chat import Chat, Settings, run_once
     from autoneural.runtime import Sampling
+    from autoneural.runtime.constraint import Constraint
+    from autoneural.runtime.schema import read_schema
 
     if args.prompt is None and args.json:
         raise UserError("--json prints one answer: give the question with -p")
@@ -215,14 +217,18 @@ def infer(args: argparse.Namespace) -> None:
         repetition_penalty=args.repetition_penalty,
         seed=args.seed,
     )
+    schema = None if args.json_schema is None else read_schema(args.json_schema)
+    images = [expand(name) for name in args.image]
+    engine = _engine(args)
     settings = Settings(
         system=args.system,
         sampling=sampling,
         max_tokens=args.max_tokens,
         stop=tuple(args.stop),
+        constraint=None
+        if schema is None
+        else Constraint.json_schema(schema, engine.tokenizer, str(args.json_schema)),
     )
-    images = [expand(name) for name in args.image]
-    engine = _engine(args)
     if args.prompt is not None:
         run_once(engine, args.prompt, images, settings, as_json=args.json)
         return

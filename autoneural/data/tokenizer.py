@@ -158,6 +158,10 @@ class Tokenizer:
         alphabet = _byte_of_letter()
         return bytes(alphabet[letter] for letter in token if letter in alphabet)
 
+    def byte_table(self) -> list[bytes]:
+        """The bytes of every token, by id, up to the largest; ids without a token have none."""
+        return [self.token_bytes(i) for i in range(max(self._backend.get_vocab().values()) + 1)]
+
     def apply_chat_template(
         self,
         messages: Sequence[Message],

@@ -18,6 +18,7 @@ from autoneural.bundle import Bundle
 from autoneural.data.messages import Message, normalise_messages
 from autoneural.data.processor import ModelInputs
 from autoneural.errors import UserError
+from autoneural.runtime.constraint import Constraint
 from autoneural.runtime.decoder import Decoder
 from autoneural.runtime.devices import place
 from autoneural.runtime.images import EncodedImages, ImageEncoder
@@ -110,6 +111,7 @@ class _Prompt:
     max_tokens: int
     stop: tuple[str, ...]
     started: float
+    constraint: Constraint | None = None
 
 
 class Engine:
@@ -168,9 +170,12 @@ class Engine:
         sampling: Sampling | None = None,
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
     ) -> Generation:
         """Start an answer; iterate over it for `Piece`s, then read `.result`.
 
+        A `constraint` made with this engine's tokenizer holds for every token; where nothing may
+        follow it any more, the answer ends with the reason `stop`.
         Everything about the request is checked here, before any graph runs. Raises UserError for an
         empty prompt, a malformed message, an unreadable image, or a prompt beyond the context.
         """
@@ -186,6 +191,7 @@ class Engine:
             max_tokens=min(room, max_tokens or room),
             stop=tuple(stop),
             started=started,
+            constraint=constraint,
         )
         return Generation(self, prompt)
 
@@ -262,6 +268,9 @@ class Generation:
         self._engine = engine
         self._prompt = prompt
         self._text = TextStream(engine.tokenizer, prompt.stop)
+        self._sampler = Sampler(
+            prompt.sampling, prompt.inputs.input_ids.tolist(), prompt.constraint
+        )
         self._token_ids: list[int] = []
         self._reason: FinishReason | None = None
         self._timings = Timings()
@@ -313,7 +322,7 @@ class Generation:
     def _answer(self) -> Iterator[str]:
         """Text per token, until a reason to stop; the time between tokens goes to the timings."""
         engine, prompt, timings = self._engine, self._prompt, self._timings
-        sampler = Sampler(prompt.sampling, prompt.inputs.input_ids.tolist())
+        sampler = self._sampler
         logits = engine._prefill(prompt, timings)
         text = self._take(sampler.sample(logits))
         timings.ttft_ms = (time.perf_counter() - prompt.started) * 1e3
@@ -333,7 +342,7 @@ class Generation:
 
     def _finish_reason(self) -> FinishReason | None:
         """Why the answer is over, or None while it goes on."""
-        if self._token_ids[-1] == self._engine.tokenizer.eos_id:
+        if self._token_ids[-1] == self._engine.tokenizer.eos_id or self._sampler.finished:
             return "stop"
         if self._text.stopped:
             return "stop_sequence"
