@@ -27,6 +27,7 @@ from autoneural.runtime.qnn import PROVIDER
 from autoneural.runtime.sampling import Sampler, Sampling
 from autoneural.runtime.session import TargetSessions, load_embedding
 from autoneural.runtime.stream import TextStream
+from autoneural.runtime.tools import call_marks
 
 FinishReason = Literal["stop", "stop_sequence", "length", "cancelled"]
 
@@ -112,6 +113,7 @@ class _Prompt:
     stop: tuple[str, ...]
     started: float
     constraint: Constraint | None = None
+    shown: frozenset[int] = frozenset()
 
 
 class Engine:
@@ -171,11 +173,13 @@ class Engine:
         max_tokens: int | None = None,
         stop: Sequence[str] = (),
         constraint: Constraint | None = None,
+        tools: Sequence[dict[str, Any]] = (),
     ) -> Generation:
         """Start an answer; iterate over it for `Piece`s, then read `.result`.
 
         A `constraint` made with this engine's tokenizer holds for every token; where nothing may
-        follow it any more, the answer ends with the reason `stop`.
+        follow it any more, the answer ends with the reason `stop`. With `tools`, as `check_tools`
+        gives them, the text has the marks of calls, for a `ToolSplitter`.
         Everything about the request is checked here, before any graph runs. Raises UserError for an
         empty prompt, a malformed message, an unreadable image, or a prompt beyond the context.
         """
@@ -183,7 +187,7 @@ class Engine:
         _require_content(messages)
         if max_tokens is not None and max_tokens < 1:
             raise UserError(f"max_tokens: {max_tokens} is not at least 1")
-        inputs = self.processor(messages)
+        inputs = self.processor(messages, tools=tools)
         room = self._room(inputs)
         prompt = _Prompt(
             inputs=inputs,
@@ -192,6 +196,7 @@ class Engine:
             stop=tuple(stop),
             started=started,
             constraint=constraint,
+            shown=call_marks(self.tokenizer) if tools else frozenset(),
         )
         return Generation(self, prompt)
 
@@ -267,7 +272,7 @@ class Generation:
     def __init__(self, engine: Engine, prompt: _Prompt) -> None:
         self._engine = engine
         self._prompt = prompt
-        self._text = TextStream(engine.tokenizer, prompt.stop)
+        self._text = TextStream(engine.tokenizer, prompt.stop, prompt.shown)
         self._sampler = Sampler(
             prompt.sampling, prompt.inputs.input_ids.tolist(), prompt.constraint
         )

@@ -1,6 +1,7 @@
 """Logits -> next token. The filters and their order are those of transformers and vLLM:
 
-constraint -> repetition penalty -> (greedy: argmax) -> temperature -> top-k -> top-p -> min-p -> draw
+constraint -> repetition penalty -> (greedy: argmax)
+           -> temperature -> top-k -> top-p -> min-p -> draw
 """
 
 from __future__ import annotations
