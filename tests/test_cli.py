@@ -166,8 +166,6 @@ def test_a_reader_that_left_is_no_error():
         (["tokenizer", "nowhere.jsonl", "-o", "out"], "nowhere.jsonl"),
         (["infer", "--json"], "-p"),
         (["infer", "-p", "hello", "--json-schema", "no.json"], "no.json: no such file"),
-        (["infer", "-p", "hello", "--json-schema", "text.json"], "text.json: not JSON"),
-        (["infer", "-p", "hello", "--json-schema", "bad.json"], "bad.json: /properties/a: Invalid"),
         (["compare", "a.jsonl", "b.jsonl"], "a.jsonl"),
         (["infer", "~nobody-here/b", "-p", "hello"], "~nobody-here/b"),
         (["infer", "b" * 300, "-p", "hello"], "File name too long"),
@@ -177,9 +175,21 @@ def test_a_reader_that_left_is_no_error():
 )
 def test_what_is_not_there_is_named(argv, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.json").write_text("a red lamp")
-    (tmp_path / "bad.json").write_text('{"properties": {"a": {"type": "lamp"}}}')
     assert cli.main(argv) == 2
+    assert words in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a red lamp", "s.json: not JSON"),
+        ("[]", "s.json: a schema is a JSON object"),
+        ('{"properties": {"a": {"type": "lamp"}}}', "s.json: /properties/a: Invalid type: lamp"),
+    ],
+)
+def test_a_file_that_holds_no_schema_is_named(text, words, tmp_path, capsys):
+    (tmp_path / "s.json").write_text(text)
+    assert cli.main(["infer", "-p", "hi", "--json-schema", str(tmp_path / "s.json")]) == 2
     assert words in error_line(capsys)
 
 
