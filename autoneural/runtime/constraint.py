@@ -180,7 +180,8 @@ def _place(schema: dict[str, Any], error: str, tokenizer: Tokenizer) -> str:
         if time.monotonic() > until:
             break
         alone = part if part is schema else {**part, **shared}
-        if pointer.startswith(found) and _error(_json_grammar(alone), tokenizer) == error:
+        inside = not found or pointer.startswith(f"{found}/")
+        if inside and _error(_json_grammar(alone), tokenizer) == error:
             found = pointer
     return f"{found}: " if found else ""
 

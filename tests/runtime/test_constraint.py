@@ -259,6 +259,10 @@ def test_the_table_of_a_tokenizer_is_made_once(tokenizer: Tokenizer) -> None:
             {"type": "integer", "minimum": 3, "maximum": 1},
             "json_schema: Unsatisfiable schema: minimum (3) is greater than maximum (1)",
         ),
+        (
+            {"properties": {"a": {"type": "x"}, "ab": {"type": "x"}}},
+            "json_schema: /properties/a: Invalid type: x",
+        ),
         ({"$ref": "#"}, "json_schema: no answer can satisfy it"),
         ({"$ref": "#/nope"}, "json_schema: Pointer '/nope' does not exist"),
         ({"$ref": "file:///etc/passwd"}, "does not fetch resources"),
