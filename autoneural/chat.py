@@ -21,6 +21,7 @@ from autoneural.data.messages import Message
 from autoneural.errors import UserError
 from autoneural.files import expand
 from autoneural.runtime import Engine, Generation, Result
+from autoneural.runtime.constraint import Constraint
 from autoneural.runtime.drafting import Speculate
 from autoneural.runtime.sampling import Sampling
 
@@ -54,11 +55,17 @@ class Settings:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     speculate: Speculate = "off"
+    constraint: Constraint | None = None
 
     def generate(self, engine: Engine, messages: Sequence[Message]) -> Generation:
         """An answer with these settings."""
         return engine.generate(
-            messages, self.sampling, self.max_tokens, self.stop, speculate=self.speculate
+            messages,
+            self.sampling,
+            self.max_tokens,
+            self.stop,
+            speculate=self.speculate,
+            constraint=self.constraint,
         )
 
 

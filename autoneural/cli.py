@@ -275,6 +275,9 @@ def _add_infer(verbs: argparse._SubParsersAction) -> None:
     add.add_argument(
         "--json", action="store_true", help="print text, tokens, usage and timings as JSON"
     )
+    add.add_argument(
+        "--json-schema", type=Path, metavar="FILE", help="answers are JSON that this schema allows"
+    )
     _add_target(add)
     speed = add.add_argument_group("speed (docs/runtime.md)")
     speed.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from autoneural.commands import engine_of
@@ -17,12 +18,18 @@ def infer(args: argparse.Namespace) -> None:
     """One answer with -p, one per row with --prompts, a chat without either."""
     from autoneural.chat import Chat, run_once
     from autoneural.prompts import load_prompts, run_prompts
+    from autoneural.runtime.constraint import Constraint
+    from autoneural.runtime.schema import read_schema
 
     _check(args)
-    settings = _settings(args)
+    schema = read_schema(args.json_schema) if args.json_schema else None
     images = [expand(name) for name in args.image]
     rows = load_prompts(args.prompts) if args.prompts else []
     engine = engine_of(args, exact=args.exact)
+    settings = _settings(args)
+    if schema is not None:
+        constraint = Constraint.json_schema(schema, engine.tokenizer, str(args.json_schema))
+        settings = replace(settings, constraint=constraint)
     if rows:
         run_prompts(engine, rows, settings)
     elif args.prompt is not None:

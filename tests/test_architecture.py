@@ -66,7 +66,10 @@ TOP = {
     "__init__",
 }
 
-EXTRAS = ("torch", "safetensors", "pyarrow", "tensorboard", "onnx", "onnxscript", "onnx_ir")
+EXTRAS = (
+    *("torch", "safetensors", "pyarrow", "tensorboard", "onnx", "onnxscript", "onnx_ir"),
+    "llguidance",
+)
 EDGE = ("cli", "bundle", "bench.quality")  # modules, besides whole folders below
 EDGE_FOLDERS = ("runtime", "target")
 TORCH_FREE = (

@@ -16,6 +16,7 @@ from PIL import Image
 from autoneural.chat import Chat, Settings, run_once, split_images
 from autoneural.data.processor import Processor
 from autoneural.errors import UserError
+from autoneural.runtime.constraint import Constraint
 from autoneural.runtime.engine import Engine
 
 HOME = str(Path.home())
@@ -253,6 +254,15 @@ def test_too_long_a_conversation_is_an_error_line(chat_engine: Engine) -> None:
 def test_system_message_leads_the_history(chat_engine: Engine) -> None:
     chat = Chat(chat_engine, Settings(system="be brief"), Script(), io.StringIO())
     assert chat._history == [{"role": "system", "content": "be brief"}]
+
+
+def test_every_answer_of_a_conversation_follows_the_constraint(chat_engine: Engine) -> None:
+    constraint = Constraint.regex("yes|no", chat_engine.tokenizer)
+    chat = Chat(chat_engine, Settings(constraint=constraint), Script("red?", "on?"), io.StringIO())
+    chat.run()
+    answers = [turn["content"] for turn in chat._history if turn["role"] == "assistant"]
+    assert len(answers) == 2
+    assert {*answers} <= {"yes", "no"}
 
 
 def test_run_once_streams_text_and_puts_timings_on_stderr(

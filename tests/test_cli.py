@@ -165,6 +165,7 @@ def test_a_reader_that_left_is_no_error():
         (["show", "no-such-thing"], "no-such-thing"),
         (["tokenizer", "nowhere.jsonl", "-o", "out"], "nowhere.jsonl"),
         (["infer", "--json"], "-p"),
+        (["infer", "-p", "hello", "--json-schema", "no.json"], "no.json: no such file"),
         (["compare", "a.jsonl", "b.jsonl"], "a.jsonl"),
         (["infer", "~nobody-here/b", "-p", "hello"], "~nobody-here/b"),
         (["infer", "b" * 300, "-p", "hello"], "File name too long"),
@@ -176,6 +177,35 @@ def test_what_is_not_there_is_named(argv, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(argv) == 2
     assert words in error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a red lamp", "s.json: not JSON"),
+        ("[]", "s.json: a schema is a JSON object"),
+        ('{"properties": {"a": {"type": "lamp"}}}', "s.json: /properties/a: Invalid type: lamp"),
+    ],
+)
+def test_a_file_that_holds_no_schema_is_named(text, words, tmp_path, capsys):
+    (tmp_path / "s.json").write_text(text)
+    assert cli.main(["infer", "-p", "hi", "--json-schema", str(tmp_path / "s.json")]) == 2
+    assert words in error_line(capsys)
+
+
+def test_infer_answers_in_json(tmp_path, capsys):
+    schema = {"type": "object", "properties": {"red": {"type": "boolean"}}, "required": ["red"]}
+    (tmp_path / "s.json").write_text(json.dumps({**schema, "additionalProperties": False}))
+    argv = ["infer", "-p", "red?", "--json-schema", str(tmp_path / "s.json"), "--temperature", "2"]
+    assert cli.main(argv) == 0
+    assert json.loads(capsys.readouterr().out)["red"] in (True, False)
+
+
+def test_a_schema_without_its_extra_says_what_to_install(tmp_path, capsys, monkeypatch):
+    (tmp_path / "s.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    assert cli.main(["infer", "-p", "hi", "--json-schema", str(tmp_path / "s.json")]) == 2
+    assert "pip install 'autoneural[schema]'" in error_line(capsys)
 
 
 def test_compare_prints_the_paired_difference(tmp_path, capsys):

@@ -3,7 +3,8 @@
     {"role": "system" | "user" | "assistant" | "tool", "content": "text" | [part, ...]}
     part: {"type": "text", "text": "..."} | {"type": "image", "image": path | bytes | PIL}
 
-`content` as a plain string is the short form of one text part.
+`content` as a plain string is the short form of one text part. An assistant turn may have
+`tool_calls` in OpenAI's shape, and then no content.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from autoneural.data.tool_calls import normalise_tool_calls
 from autoneural.errors import UserError
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -40,6 +42,11 @@ def _message(message: Any, where: str) -> Message:
     if role not in ROLES:
         raise UserError(f"{where}.role: {role!r} is not one of {', '.join(ROLES)}")
     content = message.get("content")
+    if message.get("tool_calls"):
+        calls = {"tool_calls": normalise_tool_calls(message["tool_calls"], f"{where}.tool_calls")}
+        if role != "assistant":
+            raise UserError(f"{where}.tool_calls: only an assistant turn can hold calls")
+        return {**_message({"role": role, "content": content or ""}, where), **calls}
     if isinstance(content, str):
         return {"role": role, "content": [{"type": "text", "text": content}]}
     if not isinstance(content, list | tuple) or not content:

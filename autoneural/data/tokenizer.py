@@ -15,7 +15,7 @@ import codecs
 import functools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -29,6 +29,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 from autoneural.data.messages import Message, normalise_messages
+from autoneural.data.tool_calls import CALL_END, CALL_START, render_calls
 from autoneural.errors import UserError
 from autoneural.files import write_text
 
@@ -47,8 +48,8 @@ SPECIAL_TOKENS = (
     EOS,
     "<|tool_list_start|>",
     "<|tool_list_end|>",
-    "<|tool_call_start|>",
-    "<|tool_call_end|>",
+    CALL_START,
+    CALL_END,
     "<|tool_response_start|>",
     "<|tool_response_end|>",
     IMAGE,
@@ -158,6 +159,10 @@ class Tokenizer:
         alphabet = _byte_of_letter()
         return bytes(alphabet[letter] for letter in token if letter in alphabet)
 
+    def byte_table(self) -> list[bytes]:
+        """The bytes of every token, by id, up to the largest; ids without a token have none."""
+        return [self.token_bytes(i) for i in range(max(self._backend.get_vocab().values()) + 1)]
+
     def apply_chat_template(
         self,
         messages: Sequence[Message],
@@ -200,6 +205,11 @@ class Tokenizer:
         # A cut, so that "assistant\n" + "\nYes" has the same ids as the generation prompt.
         if message["role"] == "assistant" and parts[0]["text"][:1].isspace():
             parts[0]["text"] = _CUT + parts[0]["text"]
+        # Written here, as templates differ in whether they write calls; the marks are real tokens.
+        if calls := message.get("tool_calls"):
+            inside = self._neutralise(render_calls(calls))
+            parts[0]["text"] = f"{CALL_START}{inside}{CALL_END}{parts[0]['text']}"
+        message = {key: value for key, value in message.items() if key != "tool_calls"}
         # Templates of text-only models know only strings.
         if all(part["type"] == "text" for part in parts):
             return {**message, "content": "".join(part["text"] for part in parts)}
@@ -246,9 +256,12 @@ class _Generation(Extension):
 class StreamDecoder:
     """Turns ids into text one at a time and never emits half a character."""
 
-    def __init__(self, tokenizer: Tokenizer, skip_special: bool = True) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, skip_special: bool = True, shown: Collection[int] = ()
+    ) -> None:
+        """`shown` are special tokens that are not skipped."""
         self._tokenizer = tokenizer
-        self._skipped = tokenizer.special_ids if skip_special else frozenset()
+        self._skipped = tokenizer.special_ids.difference(shown) if skip_special else frozenset()
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:

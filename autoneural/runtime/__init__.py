@@ -10,6 +10,8 @@ chain.py        a graph that was cut into parts, run as one
 qnn.py          Qualcomm's provider; interrupt.py lets Ctrl-C leave its long steps
 state.py        what the decoder remembers between steps
 sampling.py     logits -> next token
+constraint.py   which tokens may be next, by JSON schema (schema.py: its limits)
+tools.py        calls of tools, in and out (pythonic.py reads them)
 """
 
 from autoneural.runtime.engine import Engine

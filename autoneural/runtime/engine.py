@@ -17,6 +17,7 @@ from autoneural.bundle import Bundle
 from autoneural.data.messages import Message, normalise_messages
 from autoneural.data.processor import ModelInputs
 from autoneural.errors import UserError
+from autoneural.runtime.constraint import Constraint
 from autoneural.runtime.decoder import Decoder
 from autoneural.runtime.devices import place
 from autoneural.runtime.drafting import DRAFTERS, Speculate
@@ -28,6 +29,7 @@ from autoneural.runtime.sampling import Sampling
 from autoneural.runtime.session import TargetSessions, load_embedding
 from autoneural.runtime.speculation import Speculation, StepCosts
 from autoneural.runtime.steps import AnswerSteps
+from autoneural.runtime.tools import call_marks
 
 
 class Engine:
@@ -99,9 +101,14 @@ class Engine:
         stop: Sequence[str] = (),
         *,
         speculate: Speculate = "off",
+        constraint: Constraint | None = None,
+        tools: Sequence[dict[str, Any]] = (),
     ) -> Generation:
         """Start an answer; iterate over it for `Piece`s, then read `.result`.
 
+        A `constraint` made with this engine's tokenizer holds for every token; where nothing may
+        follow it any more, the answer ends with the reason `stop`. With `tools`, as `check_tools`
+        gives them, the text has the marks of calls, for a `ToolSplitter`.
         Everything about the request is checked here, before any graph runs. Raises UserError for an
         empty prompt, a malformed message, an unreadable image, or a prompt beyond the context.
 
@@ -113,7 +120,7 @@ class Engine:
             raise UserError(f"max_tokens: {max_tokens} is not at least 1")
         if speculate != "off" and speculate not in DRAFTERS:
             raise UserError(f"speculate: {speculate!r} is not off, {' or '.join(DRAFTERS)}")
-        inputs = self.processor(messages)
+        inputs = self.processor(messages, tools=tools)
         room = self._room(inputs)
         prompt = Prompt(
             inputs=inputs,
@@ -122,6 +129,8 @@ class Engine:
             stop=tuple(stop),
             speculate=speculate,
             started=started,
+            constraint=constraint,
+            shown=call_marks(self.tokenizer) if tools else frozenset(),
         )
         return Generation(self, prompt)
 
@@ -133,7 +142,6 @@ class Engine:
             sampling=Sampling(),
             max_tokens=self._room(inputs),
             stop=(),
-            speculate="off",
             started=time.perf_counter(),
         )
         logits = self._prefill(prompt, Timings())

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from autoneural.data.processor import ModelInputs
+from autoneural.runtime.constraint import Constraint
 from autoneural.runtime.drafting import Speculate
 from autoneural.runtime.sampling import Sampler, Sampling
 from autoneural.runtime.speculation import Speculation
@@ -119,8 +120,11 @@ class Prompt:
     sampling: Sampling
     max_tokens: int
     stop: tuple[str, ...]
-    speculate: Speculate
     started: float
+    speculate: Speculate = "off"
+    constraint: Constraint | None = None
+    shown: frozenset[int] = frozenset()
+    """Special tokens that the text keeps."""
 
 
 class Generation:
@@ -129,7 +133,10 @@ class Generation:
     def __init__(self, engine: Engine, prompt: Prompt) -> None:
         self._engine = engine
         self._prompt = prompt
-        self._text = TextStream(engine.tokenizer, prompt.stop)
+        self._text = TextStream(engine.tokenizer, prompt.stop, prompt.shown)
+        self._sampler = Sampler(
+            prompt.sampling, prompt.inputs.input_ids.tolist(), prompt.constraint
+        )
         self._token_ids: list[int] = []
         self._reason: FinishReason | None = None
         self._timings = Timings()
@@ -183,9 +190,8 @@ class Generation:
     def _answer(self) -> Iterator[str]:
         """Text per step, until a reason to stop; the time between steps goes to the timings."""
         engine, prompt, timings = self._engine, self._prompt, self._timings
-        sampler = Sampler(prompt.sampling, prompt.inputs.input_ids.tolist())
         logits = engine._prefill(prompt, timings)
-        text = self._take(sampler.sample(logits))
+        text = self._take(self._sampler.sample(logits))
         timings.ttft_ms = (time.perf_counter() - prompt.started) * 1e3
         steps = engine._steps()
         self._speculation = engine._speculation(prompt.speculate)
@@ -194,16 +200,16 @@ class Generation:
             if self._finish_reason():
                 return
             start = time.perf_counter()
-            text = self._step(sampler, steps)
+            text = self._step(steps)
             timings.predicted_ms += (time.perf_counter() - start) * 1e3
 
-    def _step(self, sampler: Sampler, steps: AnswerSteps) -> str:
+    def _step(self, steps: AnswerSteps) -> str:
         """One step, one token or more: drafts count while they are what is sampled anyway."""
         drafts = self._drafts(steps)
         steps.run([self._token_ids[-1], *drafts])
         text, said = "", []
         for draft in (*drafts, None):
-            token = sampler.sample(steps.logits(len(said)))
+            token = self._sampler.sample(steps.logits(len(said)))
             said.append(token)
             text += self._take(token)
             if token != draft or self._finish_reason():
@@ -238,7 +244,7 @@ class Generation:
 
     def _finish_reason(self) -> FinishReason | None:
         """Why the answer is over, or None while it goes on."""
-        if self._token_ids[-1] == self._engine.tokenizer.eos_id:
+        if self._token_ids[-1] == self._engine.tokenizer.eos_id or self._sampler.finished:
             return "stop"
         if self._text.stopped:
             return "stop_sequence"

@@ -1,6 +1,7 @@
 """Logits -> next token. The filters and their order are those of transformers and vLLM:
 
-repetition penalty -> (greedy: argmax) -> temperature -> top-k -> top-p -> min-p -> draw
+constraint -> repetition penalty -> (greedy: argmax)
+           -> temperature -> top-k -> top-p -> min-p -> draw
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoneural.errors import UserError
+from autoneural.runtime.constraint import Constraint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +45,31 @@ def _require(condition: bool, name: str, value: object, wanted: str) -> None:
 
 
 class Sampler:
-    """Chooses tokens for one answer; remembers what was said (prompt included) for the penalty."""
+    """Chooses tokens for one answer; remembers what was said (prompt included) for the penalty.
 
-    def __init__(self, sampling: Sampling, prompt: Iterable[int] = ()) -> None:
+    A `constraint` is followed from its beginning; it may serve many samplers.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        prompt: Iterable[int] = (),
+        constraint: Constraint | None = None,
+    ) -> None:
         self._sampling = sampling
         self._random = np.random.default_rng(sampling.seed)
         self._seen = set(prompt)
+        self._constraint = constraint.fresh() if constraint else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the constraint lets nothing follow; without one, an answer never is."""
+        return self._constraint is not None and self._constraint.finished
 
     def sample(self, logits: np.ndarray) -> int:
         """The next token for logits [V]; it counts as said from now on."""
+        if self._constraint:
+            logits = self._constraint.mask(logits)
         penalised = penalise(logits, self._seen, self._sampling.repetition_penalty)
         if self._sampling.temperature == 0:
             token = int(penalised.argmax())
@@ -59,6 +77,8 @@ class Sampler:
             chances = probabilities(penalised, self._sampling)
             token = int(self._random.choice(len(chances), p=chances))
         self._seen.add(token)
+        if self._constraint:
+            self._constraint.accept(token)
         return token
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from autoneural.data.tokenizer import StreamDecoder, Tokenizer
 
@@ -10,8 +10,11 @@ from autoneural.data.tokenizer import StreamDecoder, Tokenizer
 class TextStream:
     """Collects an answer; holds back what may turn out to be the beginning of a stop string."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
-        self._decoder = StreamDecoder(tokenizer)
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str] = (), shown: Collection[int] = ()
+    ) -> None:
+        """`shown` are special tokens that belong to the text; the others never do."""
+        self._decoder = StreamDecoder(tokenizer, shown=shown)
         self._stop = [text for text in stop if text]
         self._held = ""
         self.text = ""
@@ -34,17 +37,18 @@ class TextStream:
         text = self._held + new
         found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
         self.stopped = bool(found)
-        end = min(found) if found else len(text) - self._undecided(text)
+        end = min(found) if found else len(text) - undecided(text, self._stop)
         self._held = "" if found else text[end:]
         self.text += text[:end]
         return text[:end]
 
-    def _undecided(self, text: str) -> int:
-        """Length of the longest end of `text` that begins a stop string."""
-        lengths = (
-            n
-            for stop in self._stop
-            for n in range(min(len(stop) - 1, len(text)), 0, -1)
-            if text.endswith(stop[:n])
-        )
-        return max(lengths, default=0)
+
+def undecided(text: str, marks: Sequence[str]) -> int:
+    """Length of the longest end of `text` that begins one of `marks` without being all of it."""
+    lengths = (
+        n
+        for mark in marks
+        for n in range(min(len(mark) - 1, len(text)), 0, -1)
+        if text.endswith(mark[:n])
+    )
+    return max(lengths, default=0)
