@@ -26,6 +26,7 @@ from autoneural.runtime.qnn import PROVIDER
 from autoneural.runtime.sampling import Sampler, Sampling
 from autoneural.runtime.session import TargetSessions, load_embedding
 from autoneural.runtime.stream import TextStream
+from autoneural.runtime.watch import NOBODY, Watch
 
 FinishReason = Literal["stop", "stop_sequence", "length", "cancelled"]
 
@@ -110,6 +111,7 @@ class _Prompt:
     max_tokens: int
     stop: tuple[str, ...]
     started: float
+    watch: Watch = NOBODY
 
 
 class Engine:
@@ -127,9 +129,11 @@ class Engine:
         chip: str | None = None,
         require_npu: bool = False,
         threads: int | None = None,
+        exact_reuse: bool = False,
     ) -> None:
         """`bundle` may be a folder or an embedded name; `threads` defaults to physical cores.
 
+        With `exact_reuse`, an answer never depends on what was asked before: see `Decoder`.
         `device` is one of `devices.DEVICES`; without a `target` it takes its own (cpu: `cpu`). The
         emulator is for the chip named, SA8295P unless told, and runs the `qdq` graphs, compiled in
         memory, unshared: it refuses binaries that share weights. Seconds per answer, not for use.
@@ -142,7 +146,7 @@ class Engine:
         self._sessions = TargetSessions.load(self.bundle, self.placement, threads)
         self._embedding = load_embedding(self.bundle, self._sessions)
         self._encoder = ImageEncoder(self._sessions.vision)
-        self._decoder = Decoder(self.bundle, self._sessions)
+        self._decoder = Decoder(self.bundle, self._sessions, exact_reuse)
 
     @property
     def context(self) -> int:
@@ -176,16 +180,33 @@ class Engine:
         """
         started = time.perf_counter()
         _require_content(messages)
+        return self.answer(self.processor(messages), sampling, max_tokens, stop, started=started)
+
+    def answer(
+        self,
+        inputs: ModelInputs,
+        sampling: Sampling | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        *,
+        watch: Watch = NOBODY,
+        started: float | None = None,
+    ) -> Generation:
+        """`generate` for a prompt that `processor` has read, or one put together from token ids.
+
+        `watch` sees every token and may end the answer. `ttft_ms` counts from `started`, a time of
+        `time.perf_counter`; from now unless told. Raises UserError where the context is too small.
+        """
         if max_tokens is not None and max_tokens < 1:
             raise UserError(f"max_tokens: {max_tokens} is not at least 1")
-        inputs = self.processor(messages)
         room = self._room(inputs)
         prompt = _Prompt(
             inputs=inputs,
             sampling=sampling or Sampling(),
             max_tokens=min(room, max_tokens or room),
             stop=tuple(stop),
-            started=started,
+            started=time.perf_counter() if started is None else started,
+            watch=watch,
         )
         return Generation(self, prompt)
 
@@ -242,6 +263,7 @@ class Engine:
         timings.prompt_n = len(ids) - done
         hidden = rows[:0]
         while done < len(ids):
+            prompt.watch.step()
             end = done + self._decoder.chunk_size(len(ids) - done)
             hidden = self._decoder.step(rows[done:end], keys[done:end])
             self._decoder.mark()
@@ -315,18 +337,20 @@ class Generation:
         engine, prompt, timings = self._engine, self._prompt, self._timings
         sampler = Sampler(prompt.sampling, prompt.inputs.input_ids.tolist())
         logits = engine._prefill(prompt, timings)
-        text = self._take(sampler.sample(logits))
+        text = self._take(sampler.sample(logits), logits)
         timings.ttft_ms = (time.perf_counter() - prompt.started) * 1e3
         while True:
             yield text
             if self._finish_reason():
                 return
+            prompt.watch.step()
             start = time.perf_counter()
             logits = engine._decode(self._token_ids[-1])
-            text = self._take(sampler.sample(logits))
+            text = self._take(sampler.sample(logits), logits)
             timings.predicted_ms += (time.perf_counter() - start) * 1e3
 
-    def _take(self, token: int) -> str:
+    def _take(self, token: int, logits: np.ndarray) -> str:
+        self._prompt.watch.token(token, logits)
         self._token_ids.append(token)
         self._timings.predicted_n += 1
         return self._text.push(token)
