@@ -26,9 +26,7 @@ class Decoder:
     what comes after them has the same bits as without anything kept.
     """
 
-    def __init__(
-        self, bundle: Bundle, sessions: TargetSessions, exact_reuse: bool = False
-    ) -> None:
+    def __init__(self, bundle: Bundle, sessions: TargetSessions, exact_reuse: bool = False) -> None:
         self._sessions = sessions
         self._exact_reuse = exact_reuse
         self._widest = max(session.spec.width for session in sessions.decoders)
