@@ -111,8 +111,8 @@ class Answer(Response):
         deltas: list[Delta] = []
         finished: list[Finished] = []
         async for events in _events(job, None):
-            deltas += [event for event in events if isinstance(event, Delta)]
-            finished += [event for event in events if isinstance(event, Finished)]
+            deltas += [event for event in events or () if isinstance(event, Delta)]
+            finished += [event for event in events or () if isinstance(event, Finished)]
         self._metrics.answered(self._request.served.name, finished)
         self._started = True
         await Json(self._request.answers.whole(deltas, finished))(scope, receive, send)
@@ -123,8 +123,8 @@ class Answer(Response):
         finished: list[Finished] = []
         begun: set[int] = set()
         async for events in _events(job, PING_SECONDS):
-            lines = [] if events else [b": ping\n\n"]
-            for event in events:
+            lines = [b": ping\n\n"] if events is None else []
+            for event in events or ():
                 first = event.index not in begun
                 begun.add(event.index)
                 if isinstance(event, Finished):
@@ -166,8 +166,8 @@ class Answer(Response):
         served.jobs.discard(job)
 
 
-async def _events(job: Job, ping: float | None) -> AsyncIterator[list[Delta | Finished]]:
-    """What has happened since the last time, in order; empty when nothing did for `ping` seconds.
+async def _events(job: Job, ping: float | None) -> AsyncIterator[list[Delta | Finished] | None]:
+    """What has happened since the last time, in order; None when nothing did for `ping` seconds.
 
     Raises ApiError where the job failed.
     """
@@ -176,7 +176,7 @@ async def _events(job: Job, ping: float | None) -> AsyncIterator[list[Delta | Fi
             async with asyncio.timeout(ping):
                 events = [await job.events.get()]
         except TimeoutError:
-            yield []
+            yield None
             continue
         while not job.events.empty():
             events.append(job.events.get_nowait())

@@ -152,7 +152,7 @@ class CompletionAnswers(Answers):
             "tokens": [t.said.text for t in tokens],
             "token_logprobs": [t.said.logprob for t in tokens],
             "top_logprobs": [{rival.text: rival.logprob for rival in t.top} for t in tokens],
-            "text_offset": [t.start for t in tokens],
+            "text_offset": [t.letter for t in tokens],
         }
 
 

@@ -25,10 +25,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class TokenChoice:
-    """What was said, where its text begins (in bytes of the answer), and the most likely tokens."""
+    """What was said, where it begins in the answer (byte and letter), and the likeliest tokens."""
 
     said: Choice
-    start: int
+    byte: int
+    letter: int
     top: Sequence[Choice]
 
 
@@ -40,6 +41,7 @@ class ChoiceLog:
         self._top = top
         self._held: list[TokenChoice] = []
         self._bytes = 0
+        self._letters = 0
         self._text = 0
 
     def add(self, token: int, logits: np.ndarray) -> None:
@@ -49,8 +51,9 @@ class ChoiceLog:
         logprobs = _log_softmax(logits)
         said = self._choice(token, logprobs)
         top = [self._choice(int(i), logprobs) for i in _largest(logprobs, self._top)]
-        self._held.append(TokenChoice(said, self._bytes, top))
+        self._held.append(TokenChoice(said, self._bytes, self._letters, top))
         self._bytes += len(said.data)
+        self._letters += sum(byte & 0xC0 != 0x80 for byte in said.data)  # none inside a letter
 
     def take(self, text: str) -> list[TokenChoice]:
         """The tokens that begin within the text up to here; `text` is what is new of it.
@@ -58,7 +61,7 @@ class ChoiceLog:
         What a stop string cut off is never handed out.
         """
         self._text += len(text.encode("utf-8"))
-        ready = [choice for choice in self._held if choice.start < self._text]
+        ready = [choice for choice in self._held if choice.byte < self._text]
         self._held = self._held[len(ready) :]
         return ready
 

@@ -131,7 +131,7 @@ def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str]
 
 
 def _plain_inputs(served: Served, prompt: str | list[int]) -> ModelInputs:
-    """Inputs of a prompt without a chat template; a text begins with the token that all begin with."""
+    """Inputs of a prompt without a chat template. A text gets the first token of all prompts."""
     tokenizer = served.processor.tokenizer
     if isinstance(prompt, str):
         _check_length(served, len(prompt.encode("utf-8", "replace")), "prompt")

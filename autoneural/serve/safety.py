@@ -102,7 +102,7 @@ class Guard:
             message = "the Host header names no address of this server (see --allow-host)"
             raise ApiError(403, message, code="host_not_allowed")
         origin = headers.get("origin")
-        if origin is not None and urlsplit_safe(origin) != host.lower():
+        if origin is not None and _authority(origin) != host.lower():
             raise ApiError(403, "pages of other origins may not ask", code="origin_not_allowed")
         if self._settings.api_key is not None and scope["path"] not in _OPEN:
             self._check_key(headers.get("authorization", ""))
@@ -208,7 +208,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def urlsplit_safe(origin: str) -> str:
+def _authority(origin: str) -> str:
     """The host and port of an Origin header; empty where it has none."""
     try:
         return urlsplit(origin).netloc.lower()
