@@ -20,10 +20,9 @@ from autoneural.errors import UserError
 from autoneural.serve.app import Server, create_app
 from autoneural.serve.models import Models, Placing
 from autoneural.serve.safety import require_key
-from autoneural.serve.settings import Settings
+from autoneural.serve.settings import MAX_HEADER_BYTES, Settings
 
 _CONNECTIONS = 512
-_MAX_HEADER_BYTES = 64 * 1024
 _FAREWELL_SECONDS = 3
 
 
@@ -60,11 +59,11 @@ class AppServer(uvicorn.Server):
         drain = self._server.settings.drain
         config = uvicorn.Config(
             app,
-            # Its limit on headers is known; the other implementation has none.
+            # It stops reading headers that do not end; the other implementation goes on.
             http="h11",
             ws="none",
             loop="asyncio",
-            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+            h11_max_incomplete_event_size=2 * MAX_HEADER_BYTES,
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=int(drain) + _FAREWELL_SECONDS,
             log_config=None,
@@ -88,6 +87,7 @@ class AppServer(uvicorn.Server):
 
 def _bound(host: str, port: int) -> socket.socket:
     """A socket that is bound and does not listen yet, so that a taken port shows at once."""
+    listener = None
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -97,5 +97,7 @@ def _bound(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(place)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise UserError(f"--host {host}:{port}: cannot listen there ({error.strerror})") from error
     return listener

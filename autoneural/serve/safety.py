@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autoneural.errors import UserError
 from autoneural.serve.errors import ApiError, error_reply, internal, invalid, unavailable
-from autoneural.serve.settings import MAX_HELD_BYTES, MAX_JSON_ITEMS, Settings
+from autoneural.serve.settings import MAX_HEADER_BYTES, MAX_HELD_BYTES, MAX_JSON_ITEMS, Settings
 
 log = logging.getLogger("autoneural.serve")
 
@@ -96,6 +96,8 @@ class Guard:
             self._held -= body.size
 
     def _check(self, scope: Scope) -> None:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+            raise ApiError(431, "the headers are too large", code="headers_too_large")
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not self._knows(host):

@@ -57,15 +57,14 @@ class Part(_Strict):
     image_url: Annotated[ImageUrl | None, BeforeValidator(_as_url)] = None
 
 
+Parts = Annotated[list[Part], Field(min_length=1, max_length=settings.MAX_PARTS)]
+
+
 class Message(_Strict):
     """One turn. `developer` is another name for `system`."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[
-        list[Part] | None,
-        BeforeValidator(_as_parts),
-        Field(min_length=1, max_length=settings.MAX_PARTS),
-    ] = None
+    content: Annotated[Parts | None, BeforeValidator(_as_parts)] = None
     tool_calls: Any = None
     function_call: Any = None
 

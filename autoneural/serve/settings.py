@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+MAX_HEADER_BYTES = 32 * 2**10
 MAX_BODY_BYTES = 32 * 2**20
 MAX_HELD_BYTES = 256 * 2**20
 """Bodies of all requests together."""
