@@ -4,6 +4,7 @@
     compile -> verify -> package; bench, doctor (cli_npu.py)
     pull -> import -> assemble; list, rm, clean (cli_hub.py)
     init -> build (cli_build.py): full-size models in bounded memory
+    serve (cli_serve.py)
 
 Exit codes: 0 done, 1 `verify` found something outside its threshold, 2 bad input (one line on
 stderr), 3 stopped before the end (the same command goes on), 130 interrupted, 141 the reader went
@@ -25,6 +26,7 @@ from autoneural import (
     cli_build,
     cli_hub,
     cli_npu,
+    cli_serve,
     commands,
     commands_infer,
     commands_npu,
@@ -58,6 +60,7 @@ _EXTRAS = {
     "npu": ("onnxruntime_qnn", "onnx", "onnx_ir"),
     "hub": ("huggingface_hub",),
     "lora": ("peft",),
+    "serve": ("fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client"),
 }
 
 
@@ -125,6 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli_npu.add_verify(verbs)
     cli_npu.add_simulate(verbs)
     _add_infer(verbs)
+    cli_serve.add_serve(verbs)
     _add_eval(verbs)
     _add_compare(verbs)
     cli_npu.add_package(verbs)

@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "compress": {"model", "checkpoint", "train", "target"},
     "export": {"model", "checkpoint", "compress", "target", "bundle"},
     "runtime": {"data", "target", "bundle"},
+    "serve": {"runtime", "data", "bundle"},
     "npu": {"target", "bundle", "runtime", "data", "page"},
     "hub": {"checkpoint", "model", "data"},
 }
@@ -55,12 +56,14 @@ TOP = {
     "cli_build",
     "cli_hub",
     "cli_npu",
+    "cli_serve",
     "commands",
     "commands_bench",
     "commands_build",
     "commands_hub",
     "commands_infer",
     "commands_npu",
+    "commands_serve",
     "show",
     "__main__",
     "__init__",
@@ -71,7 +74,7 @@ EXTRAS = (
     "llguidance",
 )
 EDGE = ("cli", "bundle", "bench.quality")  # modules, besides whole folders below
-EDGE_FOLDERS = ("runtime", "target")
+EDGE_FOLDERS = ("runtime", "serve", "target")
 TORCH_FREE = (
     *("data.image", "data.tokenizer", "data.processor", "data.dataset", "data.cockpit"),
     "data.tiles",

@@ -12,10 +12,12 @@ state.py        what the decoder remembers between steps
 sampling.py     logits -> next token
 constraint.py   which tokens may be next, by JSON schema (schema.py: its limits)
 tools.py        calls of tools, in and out (pythonic.py reads them)
+watch.py        what a caller may see of an answer while it is computed
 """
 
 from autoneural.runtime.engine import Engine
 from autoneural.runtime.generation import Generation, Piece, Result
 from autoneural.runtime.sampling import Sampling
+from autoneural.runtime.watch import Watch
 
-__all__ = ["Engine", "Generation", "Piece", "Result", "Sampling"]
+__all__ = ["Engine", "Generation", "Piece", "Result", "Sampling", "Watch"]

@@ -19,10 +19,17 @@ from autoneural.runtime.state import DecoderState, Mark
 
 
 class Decoder:
-    """The language model of one target with the state of one sequence."""
+    """The language model of one target with the state of one sequence.
 
-    def __init__(self, bundle: Bundle, sessions: TargetSessions) -> None:
+    A row's last bits depend on the width of the graph that computed it. With `exact_reuse` only
+    whole chunks of the widest graph are kept, which every prompt that begins so computes alike:
+    what comes after them has the same bits as without anything kept.
+    """
+
+    def __init__(self, bundle: Bundle, sessions: TargetSessions, exact_reuse: bool = False) -> None:
         self._sessions = sessions
+        self._exact_reuse = exact_reuse
+        self._widest = max(session.spec.width for session in sessions.decoders)
         self._layers = bundle.state
         graph = sessions.decoders[0]
         self.context = min(session.spec.context for session in sessions.decoders)
@@ -44,11 +51,12 @@ class Decoder:
 
     def rewind(self, keys: Sequence[Hashable]) -> int:
         """Keep what is shared with `keys`; returns how many of them are already committed."""
-        return self._state.rewind(keys)
+        return self._state.rewind(keys, marks_only=self._exact_reuse)
 
     def mark(self) -> None:
         """Make the present position one that `rewind` can return to."""
-        self._state.mark()
+        if not self._exact_reuse or self.position % self._widest == 0:
+            self._state.mark()
 
     def chunk_size(self, tokens: int) -> int:
         """How many of `tokens` pending rows the next `step` takes at most."""

@@ -30,6 +30,7 @@ from autoneural.runtime.session import TargetSessions, load_embedding
 from autoneural.runtime.speculation import Speculation, StepCosts
 from autoneural.runtime.steps import AnswerSteps
 from autoneural.runtime.tools import call_marks
+from autoneural.runtime.watch import NOBODY, Watch
 
 
 class Engine:
@@ -48,9 +49,11 @@ class Engine:
         require_npu: bool = False,
         threads: int | None = None,
         exact: bool = False,
+        exact_reuse: bool = False,
     ) -> None:
         """`bundle` may be a folder or an embedded name; `threads` defaults to physical cores.
 
+        With `exact_reuse`, an answer never depends on what was asked before: see `Decoder`.
         `device` is one of `devices.DEVICES`; without a `target` it takes its own (cpu: `cpu`). The
         emulator is for the chip named, SA8295P unless told, and runs the `qdq` graphs, compiled in
         memory, unshared: it refuses binaries that share weights. Seconds per answer, not for use.
@@ -66,7 +69,7 @@ class Engine:
         self._sessions = TargetSessions.load(self.bundle, self.placement, threads)
         self._embedding = load_embedding(self.bundle, self._sessions)
         self._encoder = ImageEncoder(self._sessions.vision)
-        self._decoder = Decoder(self.bundle, self._sessions)
+        self._decoder = Decoder(self.bundle, self._sessions, exact_reuse)
         self._exact = exact
         self._costs: StepCosts | None = None
 
@@ -116,21 +119,51 @@ class Engine:
         """
         started = time.perf_counter()
         _require_content(messages)
+        return self.answer(
+            self.processor(messages, tools=tools),
+            sampling,
+            max_tokens,
+            stop,
+            speculate=speculate,
+            constraint=constraint,
+            shown=call_marks(self.tokenizer) if tools else frozenset(),
+            started=started,
+        )
+
+    def answer(
+        self,
+        inputs: ModelInputs,
+        sampling: Sampling | None = None,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        *,
+        speculate: Speculate = "off",
+        constraint: Constraint | None = None,
+        shown: frozenset[int] = frozenset(),
+        watch: Watch = NOBODY,
+        started: float | None = None,
+    ) -> Generation:
+        """`generate` for a prompt that `processor` has read, or one put together from token ids.
+
+        The special tokens `shown` stay in the text. `watch` sees every token, may end the answer.
+        `ttft_ms` counts from `started`, a time of `time.perf_counter`; from now unless told. Raises
+        UserError where the context is too small.
+        """
         if max_tokens is not None and max_tokens < 1:
             raise UserError(f"max_tokens: {max_tokens} is not at least 1")
         if speculate != "off" and speculate not in DRAFTERS:
             raise UserError(f"speculate: {speculate!r} is not off, {' or '.join(DRAFTERS)}")
-        inputs = self.processor(messages, tools=tools)
         room = self._room(inputs)
         prompt = Prompt(
             inputs=inputs,
             sampling=sampling or Sampling(),
             max_tokens=min(room, max_tokens or room),
             stop=tuple(stop),
+            started=time.perf_counter() if started is None else started,
             speculate=speculate,
-            started=started,
             constraint=constraint,
-            shown=call_marks(self.tokenizer) if tools else frozenset(),
+            shown=shown,
+            watch=watch,
         )
         return Generation(self, prompt)
 
@@ -187,6 +220,7 @@ class Engine:
         timings.prompt_n = len(ids) - done
         hidden = rows[:0]
         while done < len(ids):
+            prompt.watch.step()
             end = done + self._decoder.chunk_size(len(ids) - done)
             hidden = self._decoder.step(rows[done:end], keys[done:end])
             self._decoder.mark()

@@ -10,6 +10,8 @@ from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from autoneural.data.processor import ModelInputs
 from autoneural.runtime.constraint import Constraint
 from autoneural.runtime.drafting import Speculate
@@ -17,6 +19,7 @@ from autoneural.runtime.sampling import Sampler, Sampling
 from autoneural.runtime.speculation import Speculation
 from autoneural.runtime.steps import AnswerSteps
 from autoneural.runtime.stream import TextStream
+from autoneural.runtime.watch import NOBODY, Watch
 
 if TYPE_CHECKING:
     from autoneural.runtime.engine import Engine
@@ -125,6 +128,7 @@ class Prompt:
     constraint: Constraint | None = None
     shown: frozenset[int] = frozenset()
     """Special tokens that the text keeps."""
+    watch: Watch = NOBODY
 
 
 class Generation:
@@ -191,7 +195,7 @@ class Generation:
         """Text per step, until a reason to stop; the time between steps goes to the timings."""
         engine, prompt, timings = self._engine, self._prompt, self._timings
         logits = engine._prefill(prompt, timings)
-        text = self._take(self._sampler.sample(logits))
+        text = self._take(logits)
         timings.ttft_ms = (time.perf_counter() - prompt.started) * 1e3
         steps = engine._steps()
         self._speculation = engine._speculation(prompt.speculate)
@@ -199,6 +203,7 @@ class Generation:
             yield text
             if self._finish_reason():
                 return
+            prompt.watch.step()
             start = time.perf_counter()
             text = self._step(steps)
             timings.predicted_ms += (time.perf_counter() - start) * 1e3
@@ -209,10 +214,9 @@ class Generation:
         steps.run([self._token_ids[-1], *drafts])
         text, said = "", []
         for draft in (*drafts, None):
-            token = self._sampler.sample(steps.logits(len(said)))
-            said.append(token)
-            text += self._take(token)
-            if token != draft or self._finish_reason():
+            text += self._take(steps.logits(len(said)))
+            said.append(self._token_ids[-1])
+            if said[-1] != draft or self._finish_reason():
                 break
         if drafts:
             self._record(drafts, said, steps)
@@ -237,7 +241,9 @@ class Generation:
         speculation.record(drafts, accepted, answers)
         timings.draft_n, timings.draft_n_accepted = speculation.drafted, speculation.accepted
 
-    def _take(self, token: int) -> str:
+    def _take(self, logits: np.ndarray) -> str:
+        token = self._sampler.sample(logits)
+        self._prompt.watch.token(token, logits)
         self._token_ids.append(token)
         self._timings.predicted_n += 1
         return self._text.push(token)

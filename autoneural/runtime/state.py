@@ -90,16 +90,17 @@ class DecoderState:
         if self._marks[-1].position < self.position:
             self._marks.append(self._now)
 
-    def rewind(self, keys: Sequence[Hashable]) -> int:
+    def rewind(self, keys: Sequence[Hashable], marks_only: bool = False) -> int:
         """Go to the last known position whose tokens all agree with `keys`; returns it.
 
-        At least one key stays beyond it: logits need a row to come from.
+        At least one key stays beyond it: logits need a row to come from. Known are the marks and,
+        unless `marks_only`, where the sequence ends now.
         """
         common = 0
         limit = min(self.position, len(keys) - 1)
         while common < limit and self._keys[common] == keys[common]:
             common += 1
-        known = [*self._marks, self._now]
+        known = self._marks if marks_only else [*self._marks, self._now]
         self._now = max((m for m in known if m.position <= common), key=lambda m: m.position)
         self._marks = [m for m in self._marks if m.position <= common]
         return self._now.position

@@ -1,0 +1,75 @@
+"""The sub-command that answers over HTTP: serve."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from autoneural import commands_serve
+from autoneural.cli_arguments import above_zero, add_device, command, natural
+
+
+def add_serve(verbs: argparse._SubParsersAction) -> None:
+    """`autoneural serve`."""
+    add = command(
+        verbs, "serve", commands_serve.serve, "answer over HTTP as OpenAI's API does, from bundles"
+    )
+    add.add_argument(
+        "bundles",
+        nargs="*",
+        metavar="BUNDLE",
+        help="folders or names (default: the embedded bundle); the first is the default model",
+    )
+    add.add_argument(
+        "--host",
+        default="127.0.0.1:18181",
+        metavar="HOST:PORT",
+        help="where to listen (default 127.0.0.1:18181); beyond this machine only with a key",
+    )
+    add.add_argument("--target", choices=("cpu", "qdq", "float"), help="graphs (default cpu)")
+    add_device(add)
+    add.add_argument(
+        "--threads", type=natural, metavar="N", help="per model (default: physical cores)"
+    )
+    safety = add.add_argument_group("who may ask, and for what")
+    safety.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help="asked of every request but /health; better in AUTONEURAL_API_KEY, unseen by `ps`",
+    )
+    safety.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name of this machine that clients may use, repeatable; addresses always may",
+    )
+    safety.add_argument(
+        "--media-path", type=Path, metavar="DIR", help="requests may name pictures below this"
+    )
+    _add_times(add)
+    add.add_argument("-v", "--verbose", action="store_true", help="a line per request, no contents")
+
+
+def _add_times(parser: argparse.ArgumentParser) -> None:
+    times = parser.add_argument_group("how many, how long")
+    times.add_argument(
+        "--max-queue", type=natural, default=64, metavar="N", help="may wait, per model (64)"
+    )
+    times.add_argument(
+        "--timeout", type=above_zero, default=300, metavar="SECONDS", help="per request (300)"
+    )
+    times.add_argument(
+        "--keepalive",
+        type=natural,
+        default=300,
+        metavar="SECONDS",
+        help="unload a model after these without a request (300; 0: never)",
+    )
+    times.add_argument(
+        "--drain",
+        type=natural,
+        default=10,
+        metavar="SECONDS",
+        help="after Ctrl-C, answers on their way may finish for these (10; 0: cancel them)",
+    )

@@ -1,0 +1,43 @@
+"""What `autoneural serve` calls."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from autoneural.bundle import Bundle
+from autoneural.commands import EMBEDDED_BUNDLE
+from autoneural.errors import UserError
+from autoneural.files import expand
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Serve bundles until Ctrl-C."""
+    from autoneural.serve.models import Placing
+    from autoneural.serve.run import serve as run
+    from autoneural.serve.safety import KEY_VARIABLE, parse_address, require_key
+    from autoneural.serve.settings import Settings
+
+    address = parse_address(args.host)
+    settings = Settings(
+        api_key=args.api_key if args.api_key is not None else os.environ.get(KEY_VARIABLE) or None,
+        hosts=tuple(args.allow_host),
+        media_path=None if args.media_path is None else expand(args.media_path),
+        max_queue=args.max_queue,
+        keepalive=args.keepalive,
+        timeout=args.timeout,
+        drain=args.drain,
+    )
+    # Before anything is loaded: these take no time to find out.
+    require_key(address[0], settings.api_key)
+    if settings.media_path is not None and not settings.media_path.is_dir():
+        raise UserError(f"--media-path {settings.media_path}: no such folder")
+    bundles = [Bundle.load(name) for name in args.bundles or [EMBEDDED_BUNDLE]]
+    placing = Placing(
+        target=args.target,
+        device=args.device or ("npu" if args.require_npu else "cpu"),
+        chip=args.chip,
+        require_npu=args.require_npu,
+        threads=args.threads or None,
+    )
+    run(bundles, address, settings, placing, verbose=args.verbose)

@@ -1,0 +1,197 @@
+"""A request on its way: admitted, prepared, queued, answered as one object or as a stream.
+
+It ends in one of four ways: answered; refused or failed (an ApiError); too slow (504); or the
+client went away, which stops the worker before its next token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from autoneural.serve.answers import Answers
+from autoneural.serve.errors import ApiError, Json, timed_out, to_json
+from autoneural.serve.metrics import Metrics
+from autoneural.serve.models import Served
+from autoneural.serve.settings import PING_SECONDS
+from autoneural.serve.worker import Delta, Done, Failed, Finished, Job, Run
+
+log = logging.getLogger("autoneural.serve")
+
+_FAREWELL_SECONDS = 1.0
+_STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked, checked as far as that is quick. `prepare` does the rest, on a thread."""
+
+    served: Served
+    prepare: Callable[[], Sequence[Run]]
+    answers: Answers
+    stream: bool
+    max_tokens: int | None
+    stop: Sequence[str]
+    top_logprobs: int | None
+    client: Hashable
+    arrived: float = field(default_factory=time.perf_counter)
+
+
+class Answer(Response):
+    """The response to a `Request`; everything happens when it is called."""
+
+    def __init__(
+        self, request: Request, metrics: Metrics, threads: Executor, timeout: float
+    ) -> None:
+        super().__init__()
+        self._request = request
+        self._metrics = metrics
+        self._threads = threads
+        self._timeout = timeout
+        self._started = False
+        self._gone = False
+        self._job: Job | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises ApiError where nothing has been sent yet; later errors go into the stream."""
+        served = self._request.served
+        end = "ok"
+        try:
+            with served.admitted():
+                await self._in_time(scope, receive, send)
+        except ApiError as error:
+            end = str(error.status)
+            if not self._started:
+                raise
+            await self._say_goodbye(send, error)
+        finally:
+            self._metrics.ended(served.name, "gone" if self._gone else end)
+
+    async def _in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
+        leaving = asyncio.create_task(self._watch_client(receive))
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._answer(scope, receive, send)
+        except TimeoutError as error:
+            raise timed_out(self._timeout) from error
+        finally:
+            leaving.cancel()
+            if self._job is not None:
+                self._withdraw(self._job)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = self._request
+        loop = asyncio.get_running_loop()
+        runs = await loop.run_in_executor(self._threads, request.prepare)
+        if self._gone:
+            return
+        self._job = job = Job(
+            runs=runs,
+            max_tokens=request.max_tokens,
+            stop=request.stop,
+            top_logprobs=request.top_logprobs,
+            client=request.client,
+            arrived=request.arrived,
+        )
+        request.served.jobs.add(job)
+        request.served.worker.submit(job)
+        if request.stream:
+            await self._stream(job, send)
+        else:
+            await self._whole(job, scope, receive, send)
+
+    async def _whole(self, job: Job, scope: Scope, receive: Receive, send: Send) -> None:
+        deltas: list[Delta] = []
+        finished: list[Finished] = []
+        async for events in _events(job, None):
+            deltas += [event for event in events or () if isinstance(event, Delta)]
+            finished += [event for event in events or () if isinstance(event, Finished)]
+        self._metrics.answered(self._request.served.name, finished)
+        self._started = True
+        await Json(self._request.answers.whole(deltas, finished))(scope, receive, send)
+
+    async def _stream(self, job: Job, send: Send) -> None:
+        await self._open_stream(send)
+        answers = self._request.answers
+        finished: list[Finished] = []
+        begun: set[int] = set()
+        async for events in _events(job, PING_SECONDS):
+            lines = [b": ping\n\n"] if events is None else []
+            for event in events or ():
+                first = event.index not in begun
+                begun.add(event.index)
+                if isinstance(event, Finished):
+                    finished.append(event)
+                    lines.append(_line(answers.last(event, first)))
+                else:
+                    lines.append(_line(answers.delta(event, first)))
+            await _send(send, b"".join(lines))
+        self._metrics.answered(self._request.served.name, finished)
+        tail = [_line(answers.usage(finished))] if answers.include_usage else []
+        await _send(send, b"".join([*tail, b"data: [DONE]\n\n"]), more=False)
+
+    async def _open_stream(self, send: Send) -> None:
+        response = Response(headers=_STREAM_HEADERS, media_type="text/event-stream")
+        del response.headers["content-length"]
+        self._started = True
+        start = {"type": "http.response.start", "status": 200, "headers": response.raw_headers}
+        await send(start)
+
+    async def _say_goodbye(self, send: Send, error: ApiError) -> None:
+        """End a stream with an error. A client that does not even read that is left alone."""
+        try:
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await _send(send, _line(error.to_dict()), more=False)
+        except TimeoutError:
+            log.info("a client stopped reading its stream")
+
+    async def _watch_client(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        if self._job is not None:
+            self._job.cancel(ApiError(400, "the client went away"))
+
+    def _withdraw(self, job: Job) -> None:
+        served = self._request.served
+        job.stopped.set()
+        served.worker.forget(job)
+        served.jobs.discard(job)
+
+
+async def _events(job: Job, ping: float | None) -> AsyncIterator[list[Delta | Finished] | None]:
+    """What has happened since the last time, in order; None when nothing did for `ping` seconds.
+
+    Raises ApiError where the job failed.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(ping):
+                events = [await job.events.get()]
+        except TimeoutError:
+            yield None
+            continue
+        while not job.events.empty():
+            events.append(job.events.get_nowait())
+        for event in events:
+            if isinstance(event, Failed):
+                raise event.error
+        yield [event for event in events if isinstance(event, Delta | Finished)]
+        if any(isinstance(event, Done) for event in events):
+            return
+
+
+def _line(value: dict) -> bytes:
+    return b"data: " + to_json(value) + b"\n\n"
+
+
+async def _send(send: Send, body: bytes, more: bool = True) -> None:
+    if body or not more:
+        await send({"type": "http.response.body", "body": body, "more_body": more})

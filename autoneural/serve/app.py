@@ -1,0 +1,281 @@
+"""The routes. Another feature is another router: give it to `create_app` or include it here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from autoneural import __version__
+from autoneural.serve import settings as limits
+from autoneural.serve.answering import Answer, Request
+from autoneural.serve.answers import ChatAnswers, CompletionAnswers
+from autoneural.serve.errors import ApiError, Json, error_reply, invalid, path_of, unavailable
+from autoneural.serve.images import ImageReader
+from autoneural.serve.metrics import CONTENT_TYPE, Metrics
+from autoneural.serve.models import Models, Served
+from autoneural.serve.prompts import chat_runs, completion_runs, text_of, tokens_of
+from autoneural.serve.safety import Guard
+from autoneural.serve.schemas import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    Generate,
+    TokenizeRequest,
+)
+from autoneural.serve.settings import Settings
+from autoneural.serve.unsupported import refuse_unsupported
+
+_PREPARING = 2
+"""Requests whose pictures are decoded at once: each may take 40 megapixels of memory."""
+_LEGACY_MAX_TOKENS = 16
+_NO_TELEMETRY = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+
+
+class Server:
+    """What the routes share: `request.app.state.server`."""
+
+    def __init__(self, models: Models, settings: Settings) -> None:
+        self.models = models
+        self.settings = settings
+        self.metrics = Metrics(models)
+        self.read_image = ImageReader(settings.media_path)
+        self.threads = ThreadPoolExecutor(_PREPARING, thread_name_prefix="prepare")
+
+    def answer(self, request: Request) -> Answer:
+        """The response to a request for answers."""
+        return Answer(request, self.metrics, self.threads, self.settings.timeout)
+
+    def close(self) -> None:
+        """End all threads."""
+        self.models.stop()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def create_app(models: Models, settings: Settings) -> FastAPI:
+    """The ASGI app over loaded models. Whoever runs it sees to its address: `run.serve`."""
+    server = Server(models, settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        server.close()
+
+    app = FastAPI(
+        title="autoneural",
+        version=__version__,
+        lifespan=lifespan,
+        # The pages of FastAPI load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        telemetry=_NO_TELEMETRY,
+        default_response_class=Json,
+        redirect_slashes=False,
+    )
+    app.state.server = server
+    app.add_middleware(Guard, settings=settings)
+    app.add_exception_handler(ApiError, _on_api_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.include_router(router)
+    return app
+
+
+router = APIRouter()
+
+
+def _server(request: HttpRequest) -> Server:
+    return request.app.state.server
+
+
+@router.get("/health")
+async def health(request: HttpRequest) -> Json:
+    """Whether requests are taken. Needs no key."""
+    if _server(request).models.closing:
+        raise unavailable("the server is shutting down", "shutting_down")
+    return Json({"status": "ok"})
+
+
+@router.get("/metrics")
+async def metrics(request: HttpRequest) -> Response:
+    """Figures for Prometheus."""
+    return Response(_server(request).metrics.text(), media_type=CONTENT_TYPE)
+
+
+@router.get("/props")
+async def props(request: HttpRequest, model: str | None = None) -> Json:
+    """What a model and this server can do, as llama.cpp says it, and the limits."""
+    served = _server(request).models.find(model)
+    defaults = {
+        "n_ctx": served.context,
+        "params": {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "n_predict": -1},
+    }
+    return Json(
+        {
+            "default_generation_settings": defaults,
+            "total_slots": 1,
+            "model_alias": served.name,
+            "modalities": {"vision": True, "audio": False},
+            "bos_token": "<|startoftext|>",
+            "eos_token": "<|im_end|>",
+            "build_info": f"autoneural {__version__}",
+            "target": served.target,
+            "tokens_per_image": served.bundle.processor.tokens_per_image,
+            "limits": _limits(_server(request).settings),
+        }
+    )
+
+
+def _limits(settings: Settings) -> dict[str, Any]:
+    return {
+        "body_bytes": settings.max_body,
+        "images": limits.MAX_IMAGES,
+        "answers": limits.MAX_CHOICES,
+        "stop_strings": limits.MAX_STOPS,
+        "queue": settings.max_queue,
+        "seconds": settings.timeout,
+    }
+
+
+@router.get("/v1/models")
+async def list_models(request: HttpRequest) -> Json:
+    """The models that are served."""
+    return Json({"object": "list", "data": [each.to_dict() for each in _server(request).models]})
+
+
+@router.get("/v1/models/{model_id:path}")
+async def get_model(request: HttpRequest, model_id: str) -> Json:
+    """One of them."""
+    return Json(_server(request).models.find(model_id).to_dict())
+
+
+@router.post("/v1/chat/completions")
+async def chat_completions(body: ChatRequest, request: HttpRequest) -> Response:
+    """Answer a conversation, with pictures in any turn of the user."""
+    server = _server(request)
+    refuse_unsupported(body)
+    served = server.models.find(body.model)
+    top = (body.top_logprobs or 0) if body.logprobs else None
+    answers = ChatAnswers(
+        model=served.name,
+        n=body.n or 1,
+        logprobs=top is not None,
+        include_usage=_include_usage(body),
+    )
+    prepare = partial(chat_runs, served, body, server.read_image)
+    max_tokens = body.max_completion_tokens or body.max_tokens
+    return server.answer(
+        _ask(request, body, served, prepare, answers, top=top, max_tokens=max_tokens)
+    )
+
+
+@router.post("/v1/completions")
+async def completions(body: CompletionRequest, request: HttpRequest) -> Response:
+    """Continue a text, or token ids, without a chat template."""
+    server = _server(request)
+    refuse_unsupported(body)
+    served = server.models.find(body.model)
+    answers = CompletionAnswers(
+        model=served.name,
+        n=body.n or 1,
+        logprobs=body.logprobs is not None,
+        include_usage=_include_usage(body),
+    )
+    prepare = partial(completion_runs, served, body)
+    max_tokens = body.max_tokens or _LEGACY_MAX_TOKENS
+    return server.answer(
+        _ask(request, body, served, prepare, answers, top=body.logprobs, max_tokens=max_tokens)
+    )
+
+
+def _ask(http: HttpRequest, body: Generate, served: Served, prepare, answers, *, top, max_tokens):
+    return Request(
+        served=served,
+        prepare=prepare,
+        answers=answers,
+        stream=bool(body.stream),
+        max_tokens=max_tokens,
+        stop=tuple(body.stop or ()),
+        top_logprobs=top,
+        client=(http.client.host if http.client else "", body.user),
+    )
+
+
+def _include_usage(body: Generate) -> bool:
+    return bool(body.stream_options and body.stream_options.include_usage)
+
+
+@router.post("/tokenize")
+async def tokenize(body: TokenizeRequest, request: HttpRequest) -> Json:
+    """Token ids of a text."""
+    server = _server(request)
+    served = server.models.find(body.model)
+    work = partial(
+        tokens_of,
+        served,
+        body.content,
+        add_special=body.add_special,
+        parse_special=body.parse_special,
+    )
+    ids = await asyncio.get_running_loop().run_in_executor(server.threads, work)
+    if not body.with_pieces:
+        return Json({"tokens": ids})
+    return Json({"tokens": [{"id": i, "piece": _piece(served, i)} for i in ids]})
+
+
+def _piece(served: Served, token: int) -> str | list[int]:
+    """A token as text, or its bytes where they are a part of a character."""
+    data = served.processor.tokenizer.token_bytes(token)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return list(data)
+
+
+@router.post("/detokenize")
+async def detokenize(body: DetokenizeRequest, request: HttpRequest) -> Json:
+    """The text of token ids."""
+    server = _server(request)
+    served = server.models.find(body.model)
+    work = partial(text_of, served, body.tokens)
+    text = await asyncio.get_running_loop().run_in_executor(server.threads, work)
+    return Json({"content": text})
+
+
+async def _on_api_error(request: HttpRequest, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error_reply(error)
+
+
+async def _on_invalid(request: HttpRequest, error: Exception) -> Response:
+    """Pydantic's first complaint, as OpenAI would word it; never what was sent."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = [at for at in first["loc"] if at not in ("body", "query", "path")]
+    if first["type"] == "json_invalid":
+        message = f"body: not valid JSON ({first['ctx']['error']} at character {place[-1]})"
+        return error_reply(invalid(None, message, "invalid_json"))
+    if not place:
+        return error_reply(invalid(None, "body: expected a JSON object"))
+    return error_reply(invalid(path_of(place), first["msg"], first["type"]))
+
+
+async def _on_http_error(request: HttpRequest, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return error_reply(ApiError(error.status_code, message, headers=error.headers))

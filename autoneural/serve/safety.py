@@ -1,0 +1,224 @@
+"""What stands before every route: who may ask, under which name, how much, and for how long.
+
+Loopback needs no key; any other address does. The Host header must be an address, localhost or a
+name that was given: a page of `evil.example` whose name is rebound to 127.0.0.1 says so there. No
+CORS header is ever sent, and a request that a page of another origin makes is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+import traceback
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from autoneural.errors import UserError
+from autoneural.serve.errors import ApiError, error_reply, internal, invalid, unavailable
+from autoneural.serve.settings import MAX_HEADER_BYTES, MAX_HELD_BYTES, MAX_JSON_ITEMS, Settings
+
+log = logging.getLogger("autoneural.serve")
+
+DEFAULT_PORT = 18181
+KEY_VARIABLE = "AUTONEURAL_API_KEY"
+_OPEN = ("/health",)
+_LINGER_SECONDS = 2.0
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """'127.0.0.1:18181', '[::1]:80', 'localhost' -> (host, port). UserError for anything else."""
+    try:
+        url = urlsplit(f"//{text}")
+        host, port = url.hostname, url.port
+    except ValueError:
+        host, port = None, None
+    if not host or url.netloc != text or "@" in text:
+        raise UserError(f"--host {text}: expected HOST:PORT, such as 127.0.0.1:{DEFAULT_PORT}")
+    return host, DEFAULT_PORT if port is None else port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`. Of names, only localhost is believed."""
+    address = _address(host)
+    return host.lower() == "localhost" if address is None else address.is_loopback
+
+
+def require_key(host: str, api_key: str | None) -> None:
+    """UserError where other machines could ask without a key, or where the key is no key."""
+    if api_key is not None and (not api_key.isascii() or not api_key.strip() or " " in api_key):
+        raise UserError("the API key must be ASCII letters without spaces, and not empty")
+    if api_key is None and not is_loopback(host):
+        raise UserError(
+            f"--host {host}: other machines can reach this address, so it needs an API key: "
+            f"set {KEY_VARIABLE} (or --api-key), or stay on 127.0.0.1"
+        )
+
+
+class Guard:
+    """ASGI middleware. Reads a whole body before any route sees it, within its limits."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._hosts = {"localhost", *(host.lower() for host in settings.hosts)}
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        body = _Body(receive)
+        try:
+            self._check(scope)
+            if scope["method"] not in ("GET", "HEAD"):
+                await self._read(scope, body)
+            await self._app(scope, body.replay, noted)
+        except ApiError as error:
+            await error_reply(error)(scope, receive, send)
+            await body.drain()
+        except Exception as error:
+            _log_without_values(error)
+            if not started:
+                await error_reply(internal())(scope, receive, send)
+        finally:
+            self._held -= body.size
+
+    def _check(self, scope: Scope) -> None:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+            raise ApiError(431, "the headers are too large", code="headers_too_large")
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if not self._knows(host):
+            message = "the Host header names no address of this server (see --allow-host)"
+            raise ApiError(403, message, code="host_not_allowed")
+        origin = headers.get("origin")
+        if origin is not None and _authority(origin) != host.lower():
+            raise ApiError(403, "pages of other origins may not ask", code="origin_not_allowed")
+        if self._settings.api_key is not None and scope["path"] not in _OPEN:
+            self._check_key(headers.get("authorization", ""))
+
+    def _knows(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return name in self._hosts or _address(name) is not None
+
+    def _check_key(self, authorization: str) -> None:
+        scheme, _, key = authorization.partition(" ")
+        wanted = (self._settings.api_key or "").encode()
+        if not hmac.compare_digest(key.strip().encode(), wanted) or scheme.lower() != "bearer":
+            raise ApiError(
+                401,
+                "wrong or missing API key; send `Authorization: Bearer KEY`",
+                kind="authentication_error",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+    async def _read(self, scope: Scope, body: _Body) -> None:
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared[:18]) > self._settings.max_body:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self._settings.body_seconds):
+                async for size in body:
+                    self._held += size
+                    if body.size > self._settings.max_body:
+                        raise self._too_large()
+                    if self._held > MAX_HELD_BYTES:
+                        raise unavailable("too many large requests at once", "overloaded")
+        except TimeoutError as error:
+            raise ApiError(408, "the body came too slowly", code="body_timeout") from error
+        # A page may send text/plain anywhere without asking first; not so application/json.
+        if body.size and headers.get("content-type", "").split(";")[0].strip().lower() != (
+            "application/json"
+        ):
+            raise ApiError(415, "expected Content-Type: application/json", code="not_json")
+        if body.items() > MAX_JSON_ITEMS:
+            raise invalid(None, f"body: more than {MAX_JSON_ITEMS} items", "too_many_items")
+
+    def _too_large(self) -> ApiError:
+        message = f"body: over {self._settings.max_body} bytes"
+        return ApiError(413, message, code="body_too_large")
+
+
+class _Body:
+    """A request's body: read once, given to the app as one piece, then the rest of `receive`."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._pieces: list[bytes] = []
+        self._complete = False
+        self._given = False
+        self.size = 0
+
+    async def __aiter__(self):
+        """Read to the end; gives the size of every piece."""
+        while not self._complete:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ApiError(400, "the client went away")
+            piece = message.get("body", b"")
+            self._complete = not message.get("more_body", False)
+            self._pieces.append(piece)
+            self.size += len(piece)
+            yield len(piece)
+
+    def items(self) -> int:
+        """At least as many as there are values in it: small bodies can become large objects."""
+        return sum(piece.count(mark) for piece in self._pieces for mark in (b",", b"[", b"{"))
+
+    async def replay(self) -> Message:
+        """`receive` for the app."""
+        if self._given or not self._complete:
+            return await self._receive()
+        self._given = True
+        body = b"".join(self._pieces)
+        self._pieces.clear()
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def drain(self) -> None:
+        """Let a refused client finish sending, or it may never read why it was refused."""
+        self._pieces.clear()
+        try:
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while not self._complete:
+                    message = await self._receive()
+                    self._complete = not message.get("more_body", False)
+        except TimeoutError:
+            pass
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _authority(origin: str) -> str:
+    """The host and port of an Origin header; empty where it has none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _log_without_values(error: Exception) -> None:
+    """Where it happened and of which kind; the message may quote what a client sent."""
+    frames: Iterable[str] = traceback.format_tb(error.__traceback__)
+    log.error("%s in a request\n%s", type(error).__name__, "".join(frames).rstrip())
