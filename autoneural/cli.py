@@ -35,6 +35,7 @@ from autoneural.cli_arguments import (
     above_zero,
     add_bundle,
     add_device,
+    add_speculate,
     at_least_two,
     command,
     natural,
@@ -283,18 +284,7 @@ def _add_infer(verbs: argparse._SubParsersAction) -> None:
         "--json-schema", type=Path, metavar="FILE", help="answers are JSON that this schema allows"
     )
     _add_target(add)
-    speed = add.add_argument_group("speed (docs/runtime.md)")
-    speed.add_argument(
-        "--speculate",
-        choices=("off", "lookup", "lookahead"),
-        default="off",
-        help="guess several tokens per step and keep the right ones (default off)",
-    )
-    speed.add_argument(
-        "--exact",
-        action="store_true",
-        help="run every step alike, so that not one bit depends on --speculate",
-    )
+    add_speculate(add)
     sampling = add.add_argument_group("sampling (greedy unless told)")
     sampling.add_argument("--max-tokens", type=positive, default=256, help="default 256")
     sampling.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")

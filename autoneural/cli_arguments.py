@@ -41,6 +41,21 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_speculate(parser: argparse.ArgumentParser) -> None:
+    speed = parser.add_argument_group("speed (docs/runtime.md)")
+    speed.add_argument(
+        "--speculate",
+        choices=("off", "lookup", "lookahead"),
+        default="off",
+        help="guess several tokens per step and keep the right ones (default off)",
+    )
+    speed.add_argument(
+        "--exact",
+        action="store_true",
+        help="run every step alike, so that not one bit depends on --speculate",
+    )
+
+
 def positive(text: str) -> int:
     return _whole(text, 1)
 

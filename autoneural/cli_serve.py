@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from autoneural import commands_serve
-from autoneural.cli_arguments import above_zero, add_device, command, natural
+from autoneural.cli_arguments import above_zero, add_device, add_speculate, command, natural
 
 
 def add_serve(verbs: argparse._SubParsersAction) -> None:
@@ -28,6 +28,7 @@ def add_serve(verbs: argparse._SubParsersAction) -> None:
     )
     add.add_argument("--target", choices=("cpu", "qdq", "float"), help="graphs (default cpu)")
     add_device(add)
+    add_speculate(add)
     add.add_argument(
         "--threads", type=natural, metavar="N", help="per model (default: physical cores)"
     )

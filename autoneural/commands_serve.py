@@ -27,6 +27,7 @@ def serve(args: argparse.Namespace) -> None:
         keepalive=args.keepalive,
         timeout=args.timeout,
         drain=args.drain,
+        speculate=args.speculate,
     )
     # Before anything is loaded: these take no time to find out.
     require_key(address[0], settings.api_key)
@@ -39,5 +40,6 @@ def serve(args: argparse.Namespace) -> None:
         chip=args.chip,
         require_npu=args.require_npu,
         threads=args.threads or None,
+        exact=args.exact,
     )
     run(bundles, address, settings, placing, verbose=args.verbose)

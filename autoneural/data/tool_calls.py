@@ -14,6 +14,8 @@ from typing import Any
 from autoneural.errors import UserError
 
 CALL_START, CALL_END = "<|tool_call_start|>", "<|tool_call_end|>"
+MAX_DEPTH = 32
+"""Objects and lists inside each other, in the arguments of a call."""
 
 
 def normalise_tool_calls(calls: Any, where: str) -> list[dict[str, Any]]:
@@ -32,6 +34,14 @@ def render_calls(calls: Sequence[dict[str, Any]]) -> str:
     return f"[{', '.join(_pythonic(f['name'], f['arguments']) for f in functions)}]"
 
 
+def fits(value: Any, depth: int = MAX_DEPTH) -> bool:
+    """Whether a JSON value is nested no deeper than `depth`."""
+    if not isinstance(value, dict | list):
+        return True
+    inside = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(fits(item, depth - 1) for item in inside)
+
+
 def _call(call: Any, where: str) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict):
@@ -46,6 +56,8 @@ def _call(call: Any, where: str) -> dict[str, Any]:
             raise UserError(f"{where}.arguments: not JSON") from error
     if not isinstance(arguments, dict):
         raise UserError(f"{where}.arguments: expected an object")
+    if not fits(arguments):
+        raise UserError(f"{where}.arguments: nested deeper than {MAX_DEPTH}")
     return {"function": {"name": name, "arguments": arguments}}
 
 

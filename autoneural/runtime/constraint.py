@@ -177,11 +177,12 @@ def _place(schema: dict[str, Any], error: str, tokenizer: Tokenizer) -> str:
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     found, until = "", time.monotonic() + _SEARCH_SECONDS
     for pointer, part in walk(schema, ""):
+        if not pointer:
+            continue  # the whole of it
         if time.monotonic() > until:
             break
-        alone = part if part is schema else {**part, **shared}
         inside = not found or pointer.startswith(f"{found}/")
-        if inside and _error(_json_grammar(alone), tokenizer) == error:
+        if inside and _error(_json_grammar({**part, **shared}), tokenizer) == error:
             found = pointer
     return f"{found}: " if found else ""
 

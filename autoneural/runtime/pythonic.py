@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-MAX_DEPTH = 32
+from autoneural.data.tool_calls import MAX_DEPTH
+
 _CONSTANTS = {
     "None": None,
     "True": True,

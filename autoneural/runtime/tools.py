@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoneural.data.tokenizer import Tokenizer
-from autoneural.data.tool_calls import CALL_END, CALL_START
+from autoneural.data.tool_calls import CALL_END, CALL_START, fits
 from autoneural.errors import UserError
 from autoneural.runtime.constraint import JSON_OPTIONS, Constraint
-from autoneural.runtime.pythonic import MAX_DEPTH, Malformed, read_calls
+from autoneural.runtime.pythonic import Malformed, read_calls
 from autoneural.runtime.schema import MAX_BYTES, check_schema
 from autoneural.runtime.stream import undecided
 
@@ -88,12 +88,17 @@ def call_marks(tokenizer: Tokenizer) -> frozenset[int]:
 
 
 def call_constraint(
-    tools: Sequence[dict[str, Any]], tokenizer: Tokenizer, name: str | None = None, most: int = 1
+    tools: Sequence[dict[str, Any]],
+    tokenizer: Tokenizer,
+    name: str | None = None,
+    most: int = 1,
+    answer: dict[str, Any] | None = None,
 ) -> Constraint:
     """An answer that is 1 to `most` calls of `tools` (checked ones) or of the one with `name`.
 
-    In the JSON form, with arguments that the parameters allow and no others. Raises UserError for
-    parameters that cannot be compiled, and where the vocabulary has no tool tokens.
+    In the JSON form, with arguments that the parameters allow and no others. JSON that
+    the schema `answer` allows will do instead, if there is one. Raises UserError for parameters
+    that cannot be compiled, and where the vocabulary has no tool tokens.
     """
     chosen = [tool for tool in tools if name is None or tool["name"] == name]
     if not chosen:
@@ -103,15 +108,21 @@ def call_constraint(
     start, end = tokenizer.special_id(CALL_START), tokenizer.special_id(CALL_END)
     more = f'(", " call){{0,{most - 1}}} ' if most > 1 else ""
     lines = [
-        f'start: <[{start}]> "[" call {more}"]" <[{end}]>',
+        f"start: calls{' | answer' if answer is not None else ''}",
+        f'calls: <[{start}]> "[" call {more}"]" <[{end}]>',
         f"call: {' | '.join(f'call{i}' for i in range(len(chosen)))}",
     ]
+    if answer is not None:
+        lines.append(f"answer: {_json_rule(answer)}")
     for i, tool in enumerate(chosen):
         opening = f'{{"name": {json.dumps(tool["name"])}, "arguments": '
         lines.append(f'call{i}: {json.dumps(opening)} arguments{i} "}}"')
-        schema = {**_arguments(tool), "x-guidance": JSON_OPTIONS}
-        lines.append(f"arguments{i}: %json {json.dumps(schema)}")
+        lines.append(f"arguments{i}: {_json_rule(_arguments(tool))}")
     return Constraint.lark("\n".join(lines), tokenizer, "tools")
+
+
+def _json_rule(schema: dict[str, Any]) -> str:
+    return f"%json {json.dumps({**schema, 'x-guidance': JSON_OPTIONS})}"
 
 
 def _arguments(tool: dict[str, Any]) -> dict[str, Any]:
@@ -203,16 +214,9 @@ def _read_json(block: str) -> list[tuple[str, dict[str, Any]]] | None:
 def _json_call(call: Any) -> tuple[str, dict[str, Any]]:
     if isinstance(call, dict):
         name, arguments = call.get("name"), call.get("arguments", {})
-        if isinstance(name, str) and isinstance(arguments, dict) and _fits(arguments):
+        if isinstance(name, str) and isinstance(arguments, dict) and fits(arguments):
             return name, arguments
     raise Malformed("expected name and arguments")
-
-
-def _fits(value: Any, depth: int = MAX_DEPTH) -> bool:
-    """Whether a value is nested no deeper than `depth`."""
-    inside = value.values() if isinstance(value, dict) else value
-    flat = not isinstance(value, dict | list)
-    return flat or (depth > 0 and all(_fits(item, depth - 1) for item in inside))
 
 
 def _finite(text: str) -> float:

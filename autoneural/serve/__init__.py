@@ -1,6 +1,6 @@
 """An OpenAI-compatible server over the runtime: safe without configuration. Needs [serve].
 
-    bytes -> safety.Guard -> app (routes) -> answering.Answer -> prompts, images -> queue -> worker
+    bytes -> safety.Guard -> app (routes) -> answering.Answer -> forms, prompts -> queue -> worker
                                                  |                                           |
                                                 answers (OpenAI's objects)  <-  runtime.Engine
 
@@ -12,4 +12,5 @@ queue.py        who is next                      worker.py       one engine, one
 models.py       the bundles that are served      logprobs.py     what else might have been said
 metrics.py      figures for Prometheus           unsupported.py  what is refused, not ignored
 run.py          sockets, signals, shutdown       settings.py     what the command line decides
+forms.py        JSON schemas, tools
 """

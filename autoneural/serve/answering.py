@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from autoneural.runtime.drafting import Speculate
 from autoneural.serve.answers import Answers
 from autoneural.serve.errors import ApiError, Json, timed_out, to_json
+from autoneural.serve.forms import PLAIN, Form
 from autoneural.serve.metrics import Metrics
 from autoneural.serve.models import Served
 from autoneural.serve.settings import PING_SECONDS
@@ -31,16 +33,21 @@ _STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked, checked as far as that is quick. `prepare` does the rest, on a thread."""
+    """What was asked, checked as far as that is quick. Threads do the rest: `form`, `prepare`.
+
+    Without a `form` the answer is free text.
+    """
 
     served: Served
-    prepare: Callable[[], Sequence[Run]]
+    form: Callable[[], Form] | None
+    prepare: Callable[[Form], Sequence[Run]]
     answers: Answers
     stream: bool
     max_tokens: int | None
     stop: Sequence[str]
     top_logprobs: int | None
     client: Hashable
+    speculate: Speculate
     arrived: float = field(default_factory=time.perf_counter)
 
 
@@ -48,12 +55,18 @@ class Answer(Response):
     """The response to a `Request`; everything happens when it is called."""
 
     def __init__(
-        self, request: Request, metrics: Metrics, threads: Executor, timeout: float
+        self,
+        request: Request,
+        metrics: Metrics,
+        threads: Executor,
+        compiler: Executor,
+        timeout: float,
     ) -> None:
         super().__init__()
         self._request = request
         self._metrics = metrics
         self._threads = threads
+        self._compiler = compiler
         self._timeout = timeout
         self._started = False
         self._gone = False
@@ -88,8 +101,7 @@ class Answer(Response):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = self._request
-        loop = asyncio.get_running_loop()
-        runs = await loop.run_in_executor(self._threads, request.prepare)
+        runs = await self._runs()
         if self._gone:
             return
         self._job = job = Job(
@@ -99,6 +111,7 @@ class Answer(Response):
             top_logprobs=request.top_logprobs,
             client=request.client,
             arrived=request.arrived,
+            speculate=request.speculate,
         )
         request.served.jobs.add(job)
         request.served.worker.submit(job)
@@ -106,6 +119,17 @@ class Answer(Response):
             await self._stream(job, send)
         else:
             await self._whole(job, scope, receive, send)
+
+    async def _runs(self) -> Sequence[Run]:
+        loop = asyncio.get_running_loop()
+        form = PLAIN
+        if self._request.form is not None:
+            form = await loop.run_in_executor(self._compiler, self._form, self._request.form)
+        return await loop.run_in_executor(self._threads, self._request.prepare, form)
+
+    def _form(self, form: Callable[[], Form]) -> Form:
+        """On the compiler's thread, where a request may have waited for long."""
+        return PLAIN if self._gone else form()
 
     async def _whole(self, job: Job, scope: Scope, receive: Receive, send: Send) -> None:
         deltas: list[Delta] = []

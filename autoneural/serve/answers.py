@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from autoneural import __version__
+from autoneural.runtime import Result
 from autoneural.serve.logprobs import Choice, TokenChoice
 from autoneural.serve.worker import Delta, Finished
 
@@ -28,6 +30,7 @@ class Answers(ABC):
 
     def __post_init__(self) -> None:
         self._id = f"{self.prefix}-{secrets.token_hex(12)}"
+        self._calls: Counter[int] = Counter()
 
     prefix = ""
     whole_object = ""
@@ -36,7 +39,7 @@ class Answers(ABC):
     def whole(self, deltas: Sequence[Delta], finished: Sequence[Finished]) -> dict[str, Any]:
         """The response of a request that does not stream."""
         choices = [
-            self._whole_choice(each, [t for d in deltas if d.index == each.index for t in d.tokens])
+            self._whole_choice(each, [delta for delta in deltas if delta.index == each.index])
             for each in finished
         ]
         return {
@@ -53,7 +56,7 @@ class Answers(ABC):
     def last(self, finished: Finished, first: bool) -> dict[str, Any]:
         """The chunk with the finish reason; `first` where the answer had no text."""
         choice = self._delta_choice(Delta(finished.index, ""), first)
-        choice["finish_reason"] = _FINISH[finished.result.finish_reason]
+        choice["finish_reason"] = _finish(finished.result, self._calls[finished.index])
         return {**self._chunk([choice]), "timings": timings(finished)}
 
     def usage(self, finished: Sequence[Finished]) -> dict[str, Any]:
@@ -82,8 +85,8 @@ class Answers(ABC):
         }
 
     @abstractmethod
-    def _whole_choice(self, finished: Finished, tokens: Sequence[TokenChoice]) -> dict[str, Any]:
-        """A complete answer."""
+    def _whole_choice(self, finished: Finished, deltas: Sequence[Delta]) -> dict[str, Any]:
+        """A complete answer, which came as `deltas`."""
 
     @abstractmethod
     def _delta_choice(self, delta: Delta, first: bool) -> dict[str, Any]:
@@ -95,25 +98,36 @@ class ChatAnswers(Answers):
 
     prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def _whole_choice(self, finished: Finished, tokens: Sequence[TokenChoice]) -> dict[str, Any]:
-        message = {"role": "assistant", "content": finished.result.text, "refusal": None}
+    def _whole_choice(self, finished: Finished, deltas: Sequence[Delta]) -> dict[str, Any]:
+        text = "".join(delta.text for delta in deltas)
+        calls = [call.to_dict() for delta in deltas for call in delta.calls]
+        content = None if calls and not text else text
+        message = {"role": "assistant", "content": content, "refusal": None}
         return {
             "index": finished.index,
-            "message": message,
-            "logprobs": self._logprobs(tokens),
-            "finish_reason": _FINISH[finished.result.finish_reason],
+            "message": message | ({"tool_calls": calls} if calls else {}),
+            "logprobs": self._logprobs([token for delta in deltas for token in delta.tokens]),
+            "finish_reason": _finish(finished.result, len(calls)),
         }
 
     def _delta_choice(self, delta: Delta, first: bool) -> dict[str, Any]:
         said: dict[str, Any] = {"role": "assistant"} if first else {}
         if delta.text or first:
-            said["content"] = delta.text
+            said["content"] = None if delta.calls and not delta.text else delta.text
+        if delta.calls:
+            said["tool_calls"] = self._numbered(delta)
         return {
             "index": delta.index,
             "delta": said,
-            "logprobs": self._logprobs(delta.tokens) if delta.text else None,
+            "logprobs": self._logprobs(delta.tokens) if delta.text or delta.tokens else None,
             "finish_reason": None,
         }
+
+    def _numbered(self, delta: Delta) -> list[dict[str, Any]]:
+        """Calls with their places in the answer, each in one piece."""
+        before = self._calls[delta.index]
+        self._calls[delta.index] += len(delta.calls)
+        return [{"index": before + i, **call.to_dict()} for i, call in enumerate(delta.calls)]
 
     def _logprobs(self, tokens: Sequence[TokenChoice]) -> dict[str, Any] | None:
         if not self.logprobs:
@@ -129,12 +143,12 @@ class CompletionAnswers(Answers):
 
     prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
 
-    def _whole_choice(self, finished: Finished, tokens: Sequence[TokenChoice]) -> dict[str, Any]:
+    def _whole_choice(self, finished: Finished, deltas: Sequence[Delta]) -> dict[str, Any]:
         return {
             "index": finished.index,
             "text": finished.result.text,
-            "logprobs": self._logprobs(tokens),
-            "finish_reason": _FINISH[finished.result.finish_reason],
+            "logprobs": self._logprobs([token for delta in deltas for token in delta.tokens]),
+            "finish_reason": _finish(finished.result),
         }
 
     def _delta_choice(self, delta: Delta, first: bool) -> dict[str, Any]:
@@ -154,6 +168,12 @@ class CompletionAnswers(Answers):
             "top_logprobs": [{rival.text: rival.logprob for rival in t.top} for t in tokens],
             "text_offset": [t.letter for t in tokens],
         }
+
+
+def _finish(result: Result, calls: int = 0) -> str:
+    """OpenAI's reason; an answer that was cut off says so, whatever it called."""
+    reason = _FINISH[result.finish_reason]
+    return "tool_calls" if calls and reason == "stop" else reason
 
 
 def timings(finished: Finished) -> dict[str, Any]:

@@ -17,10 +17,13 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from autoneural import __version__
+from autoneural.runtime.schema import MAX_BYTES
+from autoneural.runtime.tools import MAX_TOOLS
 from autoneural.serve import settings as limits
 from autoneural.serve.answering import Answer, Request
 from autoneural.serve.answers import ChatAnswers, CompletionAnswers
 from autoneural.serve.errors import ApiError, Json, error_reply, invalid, path_of, unavailable
+from autoneural.serve.forms import asks_for_form
 from autoneural.serve.images import ImageReader
 from autoneural.serve.metrics import CONTENT_TYPE, Metrics
 from autoneural.serve.models import Models, Served
@@ -57,15 +60,17 @@ class Server:
         self.metrics = Metrics(models)
         self.read_image = ImageReader(settings.media_path)
         self.threads = ThreadPoolExecutor(_PREPARING, thread_name_prefix="prepare")
+        self.compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
 
     def answer(self, request: Request) -> Answer:
         """The response to a request for answers."""
-        return Answer(request, self.metrics, self.threads, self.settings.timeout)
+        return Answer(request, self.metrics, self.threads, self.compiler, self.settings.timeout)
 
     def close(self) -> None:
         """End all threads."""
         self.models.stop()
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self.threads, self.compiler):
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 def create_app(models: Models, settings: Settings) -> FastAPI:
@@ -125,6 +130,7 @@ async def props(request: HttpRequest, model: str | None = None) -> Json:
     defaults = {
         "n_ctx": served.context,
         "params": {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "n_predict": -1},
+        "speculate": _server(request).settings.speculate,
     }
     return Json(
         {
@@ -148,6 +154,8 @@ def _limits(settings: Settings) -> dict[str, Any]:
         "images": limits.MAX_IMAGES,
         "answers": limits.MAX_CHOICES,
         "stop_strings": limits.MAX_STOPS,
+        "schema_bytes": MAX_BYTES,
+        "tools": MAX_TOOLS,
         "queue": settings.max_queue,
         "seconds": settings.timeout,
     }
@@ -178,10 +186,11 @@ async def chat_completions(body: ChatRequest, request: HttpRequest) -> Response:
         logprobs=top is not None,
         include_usage=_include_usage(body),
     )
+    form = partial(served.forms.chat, body)
     prepare = partial(chat_runs, served, body, server.read_image)
     max_tokens = body.max_completion_tokens or body.max_tokens
     return server.answer(
-        _ask(request, body, served, prepare, answers, top=top, max_tokens=max_tokens)
+        _ask(request, body, served, form, prepare, answers, top=top, max_tokens=max_tokens)
     )
 
 
@@ -197,16 +206,22 @@ async def completions(body: CompletionRequest, request: HttpRequest) -> Response
         logprobs=body.logprobs is not None,
         include_usage=_include_usage(body),
     )
+    form = partial(served.forms.plain, body)
     prepare = partial(completion_runs, served, body)
     max_tokens = body.max_tokens or _LEGACY_MAX_TOKENS
     return server.answer(
-        _ask(request, body, served, prepare, answers, top=body.logprobs, max_tokens=max_tokens)
+        _ask(
+            request, body, served, form, prepare, answers, top=body.logprobs, max_tokens=max_tokens
+        )
     )
 
 
-def _ask(http: HttpRequest, body: Generate, served: Served, prepare, answers, *, top, max_tokens):
+def _ask(
+    http: HttpRequest, body: Generate, served: Served, form, prepare, answers, *, top, max_tokens
+):
     return Request(
         served=served,
+        form=form if asks_for_form(body) else None,
         prepare=prepare,
         answers=answers,
         stream=bool(body.stream),
@@ -214,6 +229,7 @@ def _ask(http: HttpRequest, body: Generate, served: Served, prepare, answers, *,
         stop=tuple(body.stop or ()),
         top_logprobs=top,
         client=(http.client.host if http.client else "", body.user),
+        speculate=body.speculate or _server(http).settings.speculate,
     )
 
 

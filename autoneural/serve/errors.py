@@ -12,6 +12,8 @@ from starlette.responses import Response
 from autoneural.errors import UserError
 
 _INVALID = "invalid_request_error"
+# What begins an error of the runtime about one of these names a place in the request.
+_PLACE = re.compile(r"((?:messages|tools|response_format)[\w\[\].]*): (.*)")
 
 
 class ApiError(Exception):
@@ -61,10 +63,10 @@ def invalid(param: str | None, message: str, code: str | None = None) -> ApiErro
     return ApiError(400, f"{param}: {message}" if param else message, param=param, code=code)
 
 
-def of_user_error(error: UserError, param: str) -> ApiError:
+def of_user_error(error: UserError, param: str | None) -> ApiError:
     """400 for a UserError of the runtime; a place that it names itself is kept as `param`."""
     text = " ".join(str(error).split())
-    place = re.match(r"(messages[\w\[\].]*): (.*)", text)
+    place = _PLACE.match(text)
     return invalid(place[1], place[2]) if place else invalid(param, text)
 
 

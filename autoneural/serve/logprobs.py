@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,8 +36,10 @@ class TokenChoice:
 class ChoiceLog:
     """Collects the tokens of an answer; hands them out together with the text they became."""
 
-    def __init__(self, tokenizer: Tokenizer, top: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, top: int, shown: Collection[int] = ()) -> None:
+        """`shown` are special tokens that belong to the text."""
         self._tokenizer = tokenizer
+        self._skipped = tokenizer.special_ids.difference(shown)
         self._top = top
         self._held: list[TokenChoice] = []
         self._bytes = 0
@@ -45,8 +47,8 @@ class ChoiceLog:
         self._text = 0
 
     def add(self, token: int, logits: np.ndarray) -> None:
-        """A token and the logits [V] that it came from. Special ones are no part of an answer."""
-        if token in self._tokenizer.special_ids:
+        """A token and the logits [V] that it came from. Special ones are no part of the text."""
+        if token in self._skipped:
             return
         logprobs = _log_softmax(logits)
         said = self._choice(token, logprobs)

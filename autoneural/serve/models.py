@@ -14,6 +14,7 @@ from autoneural.errors import UserError
 from autoneural.runtime import Engine
 from autoneural.runtime.prompt import load_processor
 from autoneural.serve.errors import ApiError, unavailable
+from autoneural.serve.forms import Forms
 from autoneural.serve.settings import Settings
 from autoneural.serve.worker import Job, Worker, shutting_down
 
@@ -27,6 +28,7 @@ class Placing:
     chip: str | None = None
     require_npu: bool = False
     threads: int | None = None
+    exact: bool = False
 
     def engine(self, bundle: Bundle) -> Engine:
         """An engine whose answers do not depend on what it was asked before."""
@@ -37,6 +39,7 @@ class Placing:
             chip=self.chip,
             require_npu=self.require_npu,
             threads=self.threads,
+            exact=self.exact,
             exact_reuse=True,
         )
 
@@ -49,6 +52,7 @@ class Served:
     bundle: Bundle
     worker: Worker
     processor: Processor
+    forms: Forms
     target: str
     context: int
     longest_token: int
@@ -70,6 +74,7 @@ class Served:
             bundle=bundle,
             worker=worker,
             processor=processor,
+            forms=Forms(tokenizer),
             target=engine.placement.label,
             context=engine.context,
             longest_token=max(len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)),

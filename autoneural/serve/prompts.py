@@ -9,9 +9,11 @@ import numpy as np
 
 from autoneural.data.messages import Message as Turn
 from autoneural.data.processor import ModelInputs
+from autoneural.data.tool_calls import normalise_tool_calls, render_calls
 from autoneural.errors import UserError
 from autoneural.runtime import Sampling
 from autoneural.serve.errors import ApiError, invalid, of_user_error
+from autoneural.serve.forms import PLAIN, Form
 from autoneural.serve.images import ImageReader
 from autoneural.serve.models import Served
 from autoneural.serve.schemas import ChatRequest, CompletionRequest, Generate, Message, Part
@@ -21,29 +23,32 @@ from autoneural.serve.worker import Run
 _IMAGE_PARTS = ("image_url", "input_image")
 
 
-def chat_runs(served: Served, request: ChatRequest, read: ImageReader) -> list[Run]:
+def chat_runs(
+    served: Served, request: ChatRequest, read: ImageReader, form: Form = PLAIN
+) -> list[Run]:
     """One run per answer that was asked for. Raises ApiError (400) naming the field."""
     _check_images(served, request.messages)
-    texts = (part.text or "" for message in request.messages for part in message.content or ())
+    texts = [text for i, m in enumerate(request.messages) for text in _texts(m, f"messages[{i}]")]
     _check_length(served, sum(len(text.encode("utf-8", "replace")) for text in texts), "messages")
     turns = [_turn(served, m, f"messages[{i}]", read) for i, m in enumerate(request.messages)]
     _require_question(turns)
     try:
-        inputs = served.processor(turns)
+        inputs = served.processor(turns, tools=form.tools)
     except UserError as error:
         raise of_user_error(error, "messages") from error
     _check_fits(served, inputs, "messages")
-    return [Run(inputs, sampling(request, number)) for number in range(request.n or 1)]
+    return [Run(inputs, sampling(request, number), form) for number in range(request.n or 1)]
 
 
-def completion_runs(served: Served, request: CompletionRequest) -> list[Run]:
+def completion_runs(served: Served, request: CompletionRequest, form: Form = PLAIN) -> list[Run]:
     """One run per prompt and answer; texts are read with their special tokens."""
     prompts = _prompts(request.prompt)
     count = request.n or 1
     if not prompts or len(prompts) * count > MAX_CHOICES:
         raise invalid("prompt", f"1 to {MAX_CHOICES} answers at once, not {len(prompts) * count}")
     inputs = [_plain_inputs(served, prompt) for prompt in prompts]
-    return [Run(each, sampling(request, number)) for each in inputs for number in range(count)]
+    samplings = [sampling(request, number) for number in range(count)]
+    return [Run(each, how, form) for each in inputs for how in samplings]
 
 
 def sampling(request: Generate, number: int = 0) -> Sampling:
@@ -93,16 +98,27 @@ def _too_long(served: Served, param: str, found: str) -> ApiError:
 
 
 def _turn(served: Served, message: Message, where: str, read: ImageReader) -> Turn:
-    if message.content is None:
+    if message.content is None and not message.tool_calls:
         raise invalid(f"{where}.content", "missing; expected a text or a list of parts")
     parts = [
         _part(served, part, f"{where}.content[{number}]", read)
-        for number, part in enumerate(message.content)
+        for number, part in enumerate(message.content or ())
     ]
     role = "system" if message.role == "developer" else message.role
     if role == "assistant" and any(part["type"] == "image" for part in parts):
         raise invalid(f"{where}.content", "a turn of the assistant cannot hold an image")
-    return {"role": role, "content": parts}
+    calls = {"tool_calls": message.tool_calls} if message.tool_calls else {}
+    return {"role": role, "content": parts, **calls}
+
+
+def _texts(message: Message, where: str) -> list[str]:
+    """The texts of a turn, as the prompt will have them at least."""
+    texts = [part.text or "" for part in message.content or ()]
+    try:
+        calls = normalise_tool_calls(message.tool_calls or (), f"{where}.tool_calls")
+    except UserError as error:
+        raise of_user_error(error, where) from error
+    return [*texts, render_calls(calls)] if calls else texts
 
 
 def _part(served: Served, part: Part, where: str, read: ImageReader) -> dict[str, Any]:
@@ -117,7 +133,10 @@ def _part(served: Served, part: Part, where: str, read: ImageReader) -> dict[str
 
 
 def _require_question(turns: Sequence[Turn]) -> None:
-    if not any(p["type"] == "image" or p["text"].strip() for p in turns[-1]["content"]):
+    last = turns[-1]
+    if last["role"] == "tool":  # may well have found nothing
+        return
+    if not any(p["type"] == "image" or p["text"].strip() for p in last["content"]):
         param = f"messages[{len(turns) - 1}].content"
         raise invalid(param, "empty; write a question or add an image")
 

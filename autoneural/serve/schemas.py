@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from autoneural.runtime.drafting import Speculate
+from autoneural.runtime.tools import MAX_CALLS, MAX_TOOLS
 from autoneural.serve import settings
 
 _MOST = 2**31 - 1
@@ -24,6 +26,10 @@ def _as_list(value: Any) -> Any:
 
 def _as_url(value: Any) -> Any:
     return {"url": value} if isinstance(value, str) else value
+
+
+def _as_type(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
 
 
 Count = Annotated[int, Field(ge=1, le=_MOST)]
@@ -65,7 +71,7 @@ class Message(_Strict):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[Parts | None, BeforeValidator(_as_parts)] = None
-    tool_calls: Any = None
+    tool_calls: Annotated[list[Any], Field(max_length=MAX_CALLS)] | None = None
     function_call: Any = None
 
 
@@ -73,6 +79,34 @@ class StreamOptions(_Strict):
     """`include_usage`: one more chunk, with the token counts, before the end."""
 
     include_usage: bool | None = None
+
+
+class JsonSchema(_Strict):
+    """OpenAI's holder of a schema. What it allows always holds, whatever `strict` says."""
+
+    name: Name | None = None
+    schema_: Any = Field(default=None, alias="schema")
+
+
+class ResponseFormat(_Strict):
+    """OpenAI's form, and llama.cpp's: a `schema` without a holder, which `json_object` may have."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+    schema_: Any = Field(default=None, alias="schema")
+
+
+class NamedFunction(_Strict):
+    """The tool that must be called."""
+
+    name: Name
+
+
+class ToolChoice(_Strict):
+    """`none`, `auto` and `required` stand alone; `function` names one."""
+
+    type: Literal["none", "auto", "required", "function"]
+    function: NamedFunction | None = None
 
 
 class Generate(_Strict):
@@ -93,6 +127,8 @@ class Generate(_Strict):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Name | None = None
+    response_format: ResponseFormat | None = None
+    speculate: Speculate | None = None
     logit_bias: Any = None
 
 
@@ -103,9 +139,9 @@ class ChatRequest(Generate):
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    response_format: Any = None
-    tools: Any = None
-    tool_choice: Any = None
+    tools: Annotated[list[Any], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Annotated[ToolChoice | None, BeforeValidator(_as_type)] = None
+    parallel_tool_calls: bool | None = None
     functions: Any = None
     function_call: Any = None
     modalities: Any = None
@@ -120,7 +156,6 @@ class CompletionRequest(Generate):
     best_of: Any = None
     echo: Any = None
     suffix: Any = None
-    response_format: Any = None
 
 
 class TokenizeRequest(_Strict):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoneural.runtime.drafting import Speculate
+
 MAX_HEADER_BYTES = 32 * 2**10
 MAX_BODY_BYTES = 32 * 2**20
 MAX_HELD_BYTES = 256 * 2**20
@@ -36,5 +38,7 @@ class Settings:
     keepalive: float = 300.0
     timeout: float = 300.0
     drain: float = 10.0
+    speculate: Speculate = "off"
+    """For requests that do not say."""
     max_body: int = MAX_BODY_BYTES
     body_seconds: float = BODY_SECONDS

@@ -11,19 +11,12 @@ from autoneural.serve.schemas import ChatRequest, Generate
 _Test = Callable[[Any], bool]
 
 
-def _is_json_format(value: Any) -> bool:
-    return not (isinstance(value, dict) and value.get("type") == "text")
-
-
 def _is_more_than_text(value: Any) -> bool:
     return value != ["text"]
 
 
 # field -> whether a value asks for something; None and empty values never do.
 _FIELDS: dict[str, _Test] = {
-    "response_format": _is_json_format,
-    "tools": bool,
-    "tool_choice": lambda value: value not in ("none", "auto"),
     "functions": bool,
     "function_call": lambda value: value not in ("none", "auto"),
     "modalities": _is_more_than_text,
@@ -45,8 +38,8 @@ def refuse_unsupported(request: Generate) -> None:
             raise _refusal(name)
     if isinstance(request, ChatRequest):
         for number, message in enumerate(request.messages):
-            if message.tool_calls or message.function_call:
-                raise _refusal(f"messages[{number}].tool_calls")
+            if message.function_call:
+                raise _refusal(f"messages[{number}].function_call")
         if request.top_logprobs and not request.logprobs:
             raise invalid("top_logprobs", "goes with logprobs: true")
     if request.stream_options and not request.stream:

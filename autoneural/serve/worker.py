@@ -19,7 +19,10 @@ import numpy as np
 from autoneural.data.processor import ModelInputs
 from autoneural.errors import UserError
 from autoneural.runtime import Engine, Result, Sampling, Watch
-from autoneural.serve.errors import ApiError, internal, unavailable
+from autoneural.runtime.drafting import Speculate
+from autoneural.runtime.tools import ToolCall
+from autoneural.serve.errors import ApiError, internal, of_user_error, unavailable
+from autoneural.serve.forms import PLAIN, Form
 from autoneural.serve.logprobs import ChoiceLog, TokenChoice
 from autoneural.serve.queue import Closed, FairQueue
 
@@ -32,15 +35,17 @@ class Run:
 
     inputs: ModelInputs
     sampling: Sampling
+    form: Form = PLAIN
 
 
 @dataclass(frozen=True)
 class Delta:
-    """New text of answer `index`, with its tokens where they were asked for."""
+    """New text and calls of answer `index`, with the tokens where they were asked for."""
 
     index: int
     text: str
     tokens: Sequence[TokenChoice] = ()
+    calls: Sequence[ToolCall] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Job:
     """None: no log-probabilities; 0: those of the tokens that were said."""
     client: Hashable
     arrived: float
+    speculate: Speculate = "off"
     submitted: float = field(default_factory=time.perf_counter)
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
@@ -104,11 +110,11 @@ class _Stopped(Exception):
 class _JobWatch(Watch):
     """Ends a cancelled job, and collects log-probabilities where they were asked for."""
 
-    def __init__(self, job: Job, engine: Engine) -> None:
+    def __init__(self, job: Job, run: Run, engine: Engine) -> None:
         self._stopped = job.stopped
         self.choices: ChoiceLog | None = None
         if job.top_logprobs is not None:
-            self.choices = ChoiceLog(engine.tokenizer, job.top_logprobs)
+            self.choices = ChoiceLog(engine.tokenizer, job.top_logprobs, run.form.shown)
 
     def step(self) -> None:
         if self._stopped.is_set():
@@ -195,6 +201,8 @@ class Worker:
             pass
         except ApiError as error:
             job.emit(Failed(error))
+        except UserError as error:  # a form that turned out too complex to be followed
+            job.emit(Failed(of_user_error(error, None)))
         except Exception as error:
             self._engine = None  # its state may be half of a step; the next job loads another
             # Not the message: it may quote the prompt.
@@ -223,13 +231,27 @@ def shutting_down() -> ApiError:
 
 def _run(engine: Engine, job: Job, index: int, run: Run) -> None:
     taken = time.perf_counter()
-    watch = _JobWatch(job, engine)
+    watch = _JobWatch(job, run, engine)
     watch.step()
     generation = engine.answer(
-        run.inputs, run.sampling, job.max_tokens, job.stop, watch=watch, started=job.arrived
+        run.inputs,
+        run.sampling,
+        job.max_tokens,
+        job.stop,
+        speculate=job.speculate,
+        constraint=run.form.constraint,
+        shown=run.form.shown,
+        watch=watch,
+        started=job.arrived,
     )
+    reader = run.form.reader()
     for piece in generation:
         tokens = watch.choices.take(piece.text) if watch.choices else ()
-        job.emit(Delta(index, piece.text, tokens))
+        text, calls = reader.push(piece.text)
+        if text or calls or tokens:
+            job.emit(Delta(index, text, tokens, calls))
+    text, calls = reader.flush()
+    if text or calls:
+        job.emit(Delta(index, text, (), calls))
     queue_ms = max(0.0, taken - job.submitted) * 1e3
     job.emit(Finished(index, generation.result, queue_ms))

@@ -107,7 +107,7 @@ class SlowEngine:
         self.started = 0
         self.prompts: list[list[int]] = []
 
-    def answer(self, inputs, sampling, max_tokens, stop, *, watch, started):
+    def answer(self, inputs, sampling, max_tokens, stop, *, watch, **others):
         self.started += 1
         self.prompts.append(inputs.input_ids.tolist())
         return _SlowGeneration(self, min(max_tokens or self.letters, self.letters), watch)

@@ -82,24 +82,10 @@ WRONG_CHAT = [
     ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
     ({"top_logprobs": 2}, "top_logprobs"),
     ({"logit_bias": {"50256": -100}}, "logit_bias"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
-    ({"response_format": "json"}, "response_format"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
     ({"tool_choice": "required"}, "tool_choice"),
     ({"functions": [{"name": "f"}]}, "functions"),
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"audio": {"voice": "a"}}, "audio"),
-    (
-        {
-            "messages": [
-                ask("a"),
-                {"role": "assistant", "content": "b", "tool_calls": [{"id": "1"}]},
-                ask("c"),
-            ]
-        },
-        "messages[1].tool_calls",
-    ),
 ]
 WRONG_PLAIN = [
     ({"prompt": None}, "prompt"),
@@ -117,7 +103,6 @@ WRONG_PLAIN = [
     ({"echo": True}, "echo"),
     ({"best_of": 2}, "best_of"),
     ({"suffix": "end"}, "suffix"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
 ]
 
 
