@@ -212,7 +212,7 @@ class Engine:
     def _prefill(self, prompt: Prompt, timings: Timings) -> np.ndarray:
         """Bring the decoder to the end of the prompt; logits [V] of the first answer token."""
         ids = prompt.inputs.input_ids
-        images = self._encoder(prompt.inputs.pixel_values)
+        images = self._encoder(prompt.inputs.pixel_values, prompt.watch)
         timings.image_n, timings.image_encode_ms = images.encoded, images.ms
         start = time.perf_counter()
         rows, keys = self._rows(ids, images), self._keys(ids, images)

@@ -11,6 +11,7 @@ import numpy as np
 
 from autoneural.runtime.chain import Graph
 from autoneural.runtime.session import encode
+from autoneural.runtime.watch import NOBODY, Watch
 
 CACHED_IMAGES = 32
 
@@ -34,12 +35,13 @@ class ImageEncoder:
         self._capacity = capacity
         self._cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
-    def __call__(self, pixel_values: np.ndarray) -> EncodedImages:
-        """Features of uint8 pictures [N, 3, S, S]."""
+    def __call__(self, pixel_values: np.ndarray, watch: Watch = NOBODY) -> EncodedImages:
+        """Features of uint8 pictures [N, 3, S, S]. Before each, `watch` may end it."""
         start, encoded = time.perf_counter(), 0
         digests = [hashlib.sha256(pixels.tobytes()).digest() for pixels in pixel_values]
         features = []
         for digest, pixels in zip(digests, pixel_values, strict=True):
+            watch.step()
             encoded += digest not in self._cache
             features.append(self._features(digest, pixels))
         return EncodedImages(features, digests, encoded, (time.perf_counter() - start) * 1e3)

@@ -13,7 +13,7 @@ class Watch:
     """
 
     def step(self) -> None:
-        """Before each chunk of the prompt and each decoding step."""
+        """Before each picture, each chunk of the prompt and each decoding step."""
 
     def token(self, token: int, logits: np.ndarray) -> None:
         """Each token of the answer, the end token included, with the logits [V] it came from."""

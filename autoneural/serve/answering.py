@@ -78,7 +78,9 @@ class Answer(Response):
         leaving = asyncio.create_task(self._watch_client(receive))
         try:
             async with asyncio.timeout(self._timeout):
-                await self._answer(scope, receive, send)
+                runs = await self._prepared(leaving)
+                if runs is not None:
+                    await self._answer(runs, scope, receive, send)
         except TimeoutError as error:
             raise timed_out(self._timeout) from error
         finally:
@@ -86,12 +88,20 @@ class Answer(Response):
             if self._job is not None:
                 self._withdraw(self._job)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = self._request
+    async def _prepared(self, leaving: asyncio.Task[None]) -> Sequence[Run] | None:
+        """What to answer; None where the client left before it was read."""
         loop = asyncio.get_running_loop()
-        runs = await loop.run_in_executor(self._threads, request.prepare)
-        if self._gone:
-            return
+        preparing = loop.run_in_executor(self._threads, self._request.prepare)
+        try:
+            await asyncio.wait({preparing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            return None if self._gone else preparing.result()
+        finally:
+            preparing.cancel()  # where it has not begun, it never will
+
+    async def _answer(
+        self, runs: Sequence[Run], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        request = self._request
         self._job = job = Job(
             runs=runs,
             max_tokens=request.max_tokens,

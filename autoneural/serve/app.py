@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -38,7 +39,7 @@ from autoneural.serve.unsupported import refuse_unsupported
 _PREPARING = 2
 """Requests whose pictures are decoded at once: each may take 40 megapixels of memory."""
 _LEGACY_MAX_TOKENS = 16
-_NO_TELEMETRY = {
+_NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
     "metrics": False,
     "logs": False,

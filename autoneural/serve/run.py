@@ -43,12 +43,16 @@ def serve(
     require_key(host, settings.api_key)
     logging.basicConfig(format="autoneural: %(message)s", level=logging.WARNING)
     with _bound(host, port) as listener:
-        app = create_app(Models.start(bundles, placing, settings), settings)
+        models = Models.start(bundles, placing, settings)
+        app = create_app(models, settings)
         server = AppServer(app, verbose=verbose)
         where = f"[{host}]" if ":" in host else host
-        names = ", ".join(bundle.name for bundle in bundles)
+        names = ", ".join(f"{served.name} ({served.target})" for served in models)
         say(f"serving {names} at http://{where}:{listener.getsockname()[1]}/v1 (Ctrl-C stops)")
-        server.run(sockets=[listener])
+        try:
+            server.run(sockets=[listener])
+        finally:
+            app.state.server.close()  # a second Ctrl-C skips the app's own end
 
 
 class AppServer(uvicorn.Server):

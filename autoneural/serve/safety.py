@@ -27,7 +27,7 @@ log = logging.getLogger("autoneural.serve")
 DEFAULT_PORT = 18181
 KEY_VARIABLE = "AUTONEURAL_API_KEY"
 _OPEN = ("/health",)
-_LINGER_SECONDS = 2.0
+_LINGER_SECONDS = 1.0
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -86,8 +86,9 @@ class Guard:
                 await self._read(scope, body)
             await self._app(scope, body.replay, noted)
         except ApiError as error:
+            if b"expect" not in dict(scope["headers"]):
+                await body.drain()
             await error_reply(error)(scope, receive, send)
-            await body.drain()
         except Exception as error:
             _log_without_values(error)
             if not started:
@@ -192,13 +193,13 @@ class _Body:
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def drain(self) -> None:
-        """Let a refused client finish sending, or it may never read why it was refused."""
+        """Let a refused client finish sending, or it may never read why it is refused."""
         self._pieces.clear()
         try:
             async with asyncio.timeout(_LINGER_SECONDS):
                 while not self._complete:
                     message = await self._receive()
-                    self._complete = not message.get("more_body", False)
+                    self._complete = not message.get("more_body", False)  # or it has left
         except TimeoutError:
             pass
 

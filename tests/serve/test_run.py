@@ -69,7 +69,7 @@ def test_a_server_from_the_first_line_to_ctrl_c(tmp_path: Path) -> None:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=err)
     try:
         until = time.monotonic() + 60
-        while "serving cockpit-tiny at http://127.0.0.1:" not in log.read_text():
+        while "serving cockpit-tiny (cpu) at http://127.0.0.1:" not in log.read_text():
             assert time.monotonic() < until, log.read_text()
             assert process.poll() is None, log.read_text()
             time.sleep(0.05)
