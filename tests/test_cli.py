@@ -104,6 +104,7 @@ def test_an_error_of_the_user_is_one_line_and_2(monkeypatch, capsys):
         ("resvg_py", "data"),
         ("font_roboto", "data"),
         ("huggingface_hub", "hub"),
+        ("uvicorn", "serve"),
     ],
 )
 def test_a_missing_extra_is_named(module, extra, monkeypatch, capsys):

@@ -25,7 +25,9 @@ from autoneural.runtime.chain import Arrays
 from autoneural.runtime.decoder import Decoder
 from autoneural.runtime.speculation import StepCosts
 
+# How long the costs are measured: at least so many times, and so many seconds.
 _REPEATS = 5
+_SECONDS = 0.25
 
 
 class AnswerSteps:
@@ -85,9 +87,10 @@ class AnswerSteps:
 
 
 def _fastest_ms(*works: Callable[[], object]) -> list[float]:
-    """The least of a few times of each, in turns: what else the machine does only ever adds."""
+    """The least of many times of each, in turns: what else the machine does only ever adds."""
     times: list[list[float]] = [[] for _ in works]
-    for _ in range(1 + _REPEATS):
+    end = time.perf_counter() + _SECONDS
+    while len(times[0]) < _REPEATS or time.perf_counter() < end:
         for work, found in zip(works, times, strict=True):
             start = time.perf_counter()
             work()

@@ -12,6 +12,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -26,6 +28,8 @@ from autoneural.serve.settings import PING_SECONDS
 from autoneural.serve.worker import Delta, Done, Failed, Finished, Job, Run
 
 log = logging.getLogger("autoneural.serve")
+
+T = TypeVar("T")
 
 _FAREWELL_SECONDS = 1.0
 _STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -91,7 +95,9 @@ class Answer(Response):
         leaving = asyncio.create_task(self._watch_client(receive))
         try:
             async with asyncio.timeout(self._timeout):
-                await self._answer(scope, receive, send)
+                runs = await self._prepared(leaving)
+                if runs is not None:
+                    await self._answer(runs, scope, receive, send)
         except TimeoutError as error:
             raise timed_out(self._timeout) from error
         finally:
@@ -99,11 +105,30 @@ class Answer(Response):
             if self._job is not None:
                 self._withdraw(self._job)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _prepared(self, leaving: asyncio.Task[None]) -> Sequence[Run] | None:
+        """What to answer; None where the client left before it was read."""
+        form, request = PLAIN, self._request
+        if request.form is not None:
+            form = await self._on_thread(self._compiler, request.form, leaving)
+        if form is None:
+            return None
+        return await self._on_thread(self._threads, partial(request.prepare, form), leaving)
+
+    async def _on_thread(
+        self, threads: Executor, work: Callable[[], T], leaving: asyncio.Task[None]
+    ) -> T | None:
+        """What `work` gives; None where the client leaves before."""
+        working = asyncio.get_running_loop().run_in_executor(threads, work)
+        try:
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            return None if self._gone else working.result()
+        finally:
+            working.cancel()  # where it has not begun, it never will
+
+    async def _answer(
+        self, runs: Sequence[Run], scope: Scope, receive: Receive, send: Send
+    ) -> None:
         request = self._request
-        runs = await self._runs()
-        if self._gone:
-            return
         self._job = job = Job(
             runs=runs,
             max_tokens=request.max_tokens,
@@ -119,17 +144,6 @@ class Answer(Response):
             await self._stream(job, send)
         else:
             await self._whole(job, scope, receive, send)
-
-    async def _runs(self) -> Sequence[Run]:
-        loop = asyncio.get_running_loop()
-        form = PLAIN
-        if self._request.form is not None:
-            form = await loop.run_in_executor(self._compiler, self._form, self._request.form)
-        return await loop.run_in_executor(self._threads, self._request.prepare, form)
-
-    def _form(self, form: Callable[[], Form]) -> Form:
-        """On the compiler's thread, where a request may have waited for long."""
-        return PLAIN if self._gone else form()
 
     async def _whole(self, job: Job, scope: Scope, receive: Receive, send: Send) -> None:
         deltas: list[Delta] = []

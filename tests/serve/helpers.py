@@ -18,7 +18,7 @@ import numpy as np
 from fastapi import FastAPI
 from PIL import Image
 
-from autoneural.runtime.engine import Piece, Result, Timings, Usage
+from autoneural.runtime.generation import Piece, Result, Timings, Usage
 from autoneural.serve.app import create_app
 from autoneural.serve.models import Models, Served
 from autoneural.serve.run import AppServer

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from autoneural.serve.app import create_app
 from autoneural.serve.errors import ApiError
 from autoneural.serve.images import ImageReader
-from tests.serve.helpers import data_url, picture_bytes
+from autoneural.serve.models import Models
+from autoneural.serve.settings import Settings
+from tests.serve.helpers import ask, call, data_url, picture_bytes
 
 PICTURE = picture_bytes(3)
 
@@ -159,3 +162,24 @@ def test_a_file_that_is_no_picture(read, media: Path) -> None:
     assert "not a JPEG" in message
     assert str(media) not in message
     assert "root" not in message
+
+
+def test_a_request_may_name_a_file_where_the_server_has_a_media_path(served, media: Path) -> None:
+    app = create_app(Models([served]), Settings(media_path=media))
+    urls = {
+        "a.png": 200,
+        (media / "a.png").as_uri(): 200,
+        "../secret.png": 400,
+        (media / "out.png").as_uri(): 400,
+    }
+    for url, status in urls.items():
+        body = {"messages": [ask("what?", url)], "max_tokens": 1}
+        assert call(app, "POST", "/v1/chat/completions", json=body).status_code == status
+
+
+def test_pictures_leave_no_files(served, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    app = create_app(Models([served]), Settings())
+    body = {"messages": [ask("what?", data_url(PICTURE))], "max_tokens": 1}
+    assert call(app, "POST", "/v1/chat/completions", json=body).status_code == 200
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 import threading
@@ -13,6 +14,9 @@ import pytest
 from fastapi import FastAPI
 
 from autoneural.errors import UserError
+from autoneural.serve.app import create_app
+from autoneural.serve.models import Models
+from autoneural.serve.prompts import chat_runs
 from autoneural.serve.settings import Settings
 from autoneural.serve.worker import Worker
 from tests.serve.helpers import (
@@ -31,6 +35,22 @@ CHAT = "/v1/chat/completions"
 BODY = {"messages": [ask("a")]}
 
 
+def test_models_are_found_by_name_and_the_first_is_the_default(served) -> None:
+    engines = {name: SlowEngine(letters=letters) for name, letters in (("first", 1), ("other", 2))}
+    models = [
+        dataclasses.replace(only(slow_app(served, engine)), name=name, requests=0)
+        for name, engine in engines.items()
+    ]
+    app = create_app(Models(models), Settings())
+    listed = call(app, "GET", "/v1/models").json()["data"]
+    assert [model["id"] for model in listed] == ["first", "other"]
+    for fields, letters in (({}, 1), ({"model": "first"}, 1), ({"model": "other"}, 2)):
+        reply = call(app, "POST", CHAT, json={**BODY, **fields}).json()
+        assert reply["usage"]["completion_tokens"] == letters
+        assert reply["model"] == fields.get("model", "first")
+    Models(models).stop()
+
+
 @contextmanager
 def slow_server(served, engine: SlowEngine, **settings) -> Iterator[tuple[str, FastAPI]]:
     app = slow_app(served, engine, Settings(keepalive=0, drain=0, **settings))
@@ -43,21 +63,23 @@ def only(app: FastAPI):
     return next(iter(app.state.server.models))
 
 
-def leave_in_the_middle(url: str, body: dict, engine: SlowEngine) -> None:
-    """Send a request, wait until it is being answered, and hang up."""
+@contextmanager
+def hang_up_after(url: str, body: dict) -> Iterator[None]:
+    """Send a request; hang up when the block ends, without reading a byte of the answer."""
     host, port = url.removeprefix("http://").split(":")
     data = json.dumps(body).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
-        wait_until(lambda: engine.steps > 2)
+        yield
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_stops_its_answer(served, stream: bool) -> None:
     engine = SlowEngine()
     with slow_server(served, engine) as (url, app):
-        leave_in_the_middle(url, {**BODY, "stream": stream}, engine)
+        with hang_up_after(url, {**BODY, "stream": stream}):
+            wait_until(lambda: engine.steps > 2)
         wait_until(lambda: only(app).requests == 0)
         said = engine.steps
         time.sleep(10 * SLOW_STEP)
@@ -72,15 +94,31 @@ def test_a_client_that_leaves_the_queue_frees_its_place(served) -> None:
     with slow_server(served, engine, max_queue=1) as (url, app):
         with client(url) as http, http.stream("POST", CHAT, json={**BODY, "stream": True}):
             wait_until(lambda: engine.steps > 0)
-            host, port = url.removeprefix("http://").split(":")
-            data = json.dumps(BODY).encode()
-            head = f"POST {CHAT} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-            with socket.create_connection((host, int(port)), timeout=10) as waiting:
-                waiting.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+            with hang_up_after(url, BODY):
                 wait_until(lambda: only(app).worker.waiting == 1)
             wait_until(lambda: only(app).worker.waiting == 0)
             wait_until(lambda: only(app).requests == 1)
         assert engine.started == 1
+
+
+def test_a_client_that_leaves_before_its_pictures_are_read_costs_nothing(
+    served, monkeypatch
+) -> None:
+    engine = SlowEngine()
+    reading, go_on = threading.Event(), threading.Event()
+
+    def read(*args):
+        reading.set()
+        assert go_on.wait(20)
+        return chat_runs(*args)
+
+    monkeypatch.setattr("autoneural.serve.app.chat_runs", read)
+    with slow_server(served, engine) as (url, app):
+        with hang_up_after(url, BODY):
+            assert reading.wait(20)
+        wait_until(lambda: only(app).requests == 0)
+        go_on.set()
+    assert engine.started == 0
 
 
 def test_a_full_queue_is_503_with_retry_after(served) -> None:
