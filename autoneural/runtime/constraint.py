@@ -56,7 +56,10 @@ class Constraint:
     ) -> Constraint:
         """JSON that a schema (draft 2020-12) allows; a keyword that is unknown here is an error."""
         check_schema(schema, where)
-        grammar = _json_grammar(schema)
+        try:
+            grammar = _json_grammar(schema)
+        except ValueError as error:  # half a letter, or a number that is too large
+            raise UserError(f"{where}: {_readable(str(error))}") from error
         if error := _error(grammar, tokenizer):
             raise UserError(f"{where}: {_place(schema, error, tokenizer)}{_readable(error)}")
         return cls(_matcher(grammar, tokenizer), where)

@@ -77,6 +77,8 @@ def _tool(tool: Any, where: str) -> dict[str, Any]:
         raise UserError(f"{where}.description: expected a string")
     if parameters is not None:
         check_schema(parameters, f"{where}.parameters")
+        if parameters.get("type", "object") != "object":
+            raise UserError(f"{where}.parameters.type: expected object, for named arguments")
     found = {"name": name, "description": description, "parameters": parameters}
     return {key: value for key, value in found.items() if value is not None}
 

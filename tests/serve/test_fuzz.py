@@ -13,6 +13,15 @@ from tests.serve.helpers import ask, data_url, picture_bytes
 
 REQUESTS = 400
 PICTURE = picture_bytes(5)
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "speed": {"type": "integer", "minimum": 1},
+        "where": {"enum": ["front", "rear"]},
+    },
+    "required": ["speed"],
+}
+CALL = {"id": "call_1", "function": {"name": "wipe", "arguments": '{"speed": 2}'}}
 PATHS = {
     "/v1/chat/completions": {
         "model": "cockpit-tiny",
@@ -21,6 +30,8 @@ PATHS = {
             ask("what is it?", data_url(PICTURE)),
             {"role": "assistant", "content": "a lamp"},
             ask("is it on?", data_url(picture_bytes(6, "JPEG"), "image/jpeg")),
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "yes"},
         ],
         "max_tokens": 2,
         "temperature": 0.5,
@@ -32,6 +43,11 @@ PATHS = {
         "logprobs": True,
         "top_logprobs": 2,
         "stream": False,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "f", "schema": SCHEMA}},
+        "tools": [{"type": "function", "function": {"name": "wipe", "parameters": SCHEMA}}],
+        "tool_choice": "auto",
+        "parallel_tool_calls": False,
+        "speculate": "lookup",
     },
     "/v1/completions": {"prompt": "The driver", "max_tokens": 2, "logprobs": 1, "n": 1},
     "/tokenize": {"content": "The driver", "with_pieces": True},
