@@ -82,6 +82,10 @@ def test_normalising_twice_changes_nothing() -> None:
         ([call(arguments="{")], "messages[1].tool_calls[0].function.arguments: not JSON"),
         ([call(arguments="[" * 9999)], "function.arguments: not JSON"),
         ([call(arguments="[1]")], "function.arguments: expected an object"),
+        (
+            [call(arguments='{"a":' + "[" * 500 + "]" * 500 + "}")],
+            "messages[1].tool_calls[0].function.arguments: nested deeper than 32",
+        ),
         ([call(arguments=None)], "function.arguments: expected an object"),
         ("f()", "messages[1].tool_calls: expected a list"),
     ],

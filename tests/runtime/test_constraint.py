@@ -272,6 +272,8 @@ def test_the_table_of_a_tokenizer_is_made_once(tokenizer: Tokenizer) -> None:
         ({"type": "string", "format": "nope"}, "json_schema: Unknown format: nope"),
         ({"type": "\x1b[31m"}, "json_schema: Invalid type: [31m"),
         ({"enum": [], "description": "x" * 9999}, "anyOf is empty"),
+        ({"enum": ["\ud800"]}, "json_schema: Value is not JSON serializable: '\\ud800'"),
+        ({"minimum": 10**400}, "json_schema: Value is not JSON serializable: 1000"),
     ],
 )
 def test_a_schema_that_cannot_be_followed_is_one_line(

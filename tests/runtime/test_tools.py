@@ -205,6 +205,10 @@ def test_tools_as_the_template_reads_them() -> None:
         ([{"function": {}}], "tools[0].function.name"),
         ([{"name": "f", "description": 3}], "tools[0].description: expected a string"),
         ([{"name": "f", "parameters": []}], "tools[0].parameters: a schema is a JSON object"),
+        (
+            [{"name": "f", "parameters": {"type": ["object", "null"]}}],
+            "tools[0].parameters.type: expected object",
+        ),
         ([STOP, STOP], "tools: two of the name stop-all"),
         ([{"name": f"f{i}"} for i in range(129)], "tools: 129 tools; at most 128"),
         (
@@ -256,6 +260,25 @@ def test_one_tool_by_name(engine: Engine) -> None:
         call_constraint(TOOLS, engine.tokenizer, "fly")
     with pytest.raises(UserError, match="tools: none given"):
         call_constraint([], engine.tokenizer)
+
+
+def test_a_call_or_json(shared_engine: Engine) -> None:
+    tokenizer = shared_engine.tokenizer
+    schema = {"properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    answer = {"type": "object", **schema, "additionalProperties": False}
+    constraint = call_constraint(TOOLS, tokenizer, most=2, answer=answer)
+    kinds = set()
+    for seed in range(12):
+        sampler, ids = Sampler(Sampling(temperature=1.0, seed=seed), constraint=constraint), []
+        while not sampler.finished:
+            ids.append(sampler.sample(np.zeros(tokenizer.vocab_size, np.float32)))
+        shown, calls = split(tokenizer.decode(ids, skip_special=False))
+        assert bool(shown) != bool(calls)
+        assert all(map(is_fit, calls))
+        if shown:
+            assert json.loads(shown) in ({"ok": True}, {"ok": False})
+        kinds.add(bool(calls))
+    assert kinds == {True, False}
 
 
 def test_tools_are_in_the_prompt_and_marks_in_the_text(engine: Engine) -> None:
