@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import openai
 import pytest
@@ -40,6 +41,12 @@ def marked(inside: str) -> str:
     return f"{CALL_START}{inside}{CALL_END}"
 
 
+def the_call(message: Any) -> Any:
+    """The one call of a message."""
+    (found,) = message.tool_calls
+    return found
+
+
 def test_a_named_tool_is_called(oai: openai.OpenAI) -> None:
     reply = oai.chat.completions.create(
         model=MODEL, messages=QUESTION, tools=TOOLS, tool_choice=NAMED
@@ -47,7 +54,7 @@ def test_a_named_tool_is_called(oai: openai.OpenAI) -> None:
     choice = reply.choices[0]
     assert choice.finish_reason == "tool_calls"
     assert choice.message.content is None
-    (found,) = choice.message.tool_calls
+    found = the_call(choice.message)
     assert (found.type, found.function.name) == ("function", "wipe")
     assert found.id.startswith("call_")
     Wipe.model_validate_json(found.function.arguments)
@@ -57,7 +64,7 @@ def test_arguments_come_back_as_a_model(oai: openai.OpenAI) -> None:
     reply = oai.chat.completions.parse(
         model=MODEL, messages=QUESTION, tools=TOOLS[:1], tool_choice="required"
     )
-    (found,) = reply.choices[0].message.tool_calls
+    found = the_call(reply.choices[0].message)
     assert isinstance(found.function.parsed_arguments, Wipe)
 
 
@@ -153,14 +160,14 @@ class Said:
         return map(Piece, self._pieces)
 
 
-def told(served, engine: Script, **fields) -> tuple[list[dict], str]:
-    """The choices that a client gets, and the prompt that the engine got."""
+def told(served, engine: Script, **fields) -> tuple[Any, str]:
+    """The choices, or the stream, that a client gets, and the prompt that the engine got."""
     app = slow_app(served, engine)
     reply = call(app, "POST", CHAT, json={"messages": QUESTION, **fields})
     next(iter(app.state.server.models)).worker.stop()
     assert reply.status_code == 200, reply.text
     prompt = served.processor.tokenizer.decode(engine.prompts[-1], skip_special=False)
-    return [reply] if fields.get("stream") else reply.json()["choices"], prompt
+    return reply.text if fields.get("stream") else reply.json()["choices"], prompt
 
 
 def test_the_model_is_told_of_tools_unless_it_may_not_call(served) -> None:
@@ -213,8 +220,8 @@ def test_text_and_calls_come_apart(served) -> None:
 
 def test_a_stream_numbers_its_calls(served) -> None:
     pieces = ["On it", CALL_START, "[a()]", CALL_END, " and ", marked("[b(), c()]")]
-    (reply,), _ = told(served, Script(*pieces), tools=TOOLS, stream=True)
-    lines = [line.removeprefix("data: ") for line in reply.text.split("\n\n") if line]
+    text, _ = told(served, Script(*pieces), tools=TOOLS, stream=True)
+    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
     assert lines.pop() == "[DONE]"
     chunks = [json.loads(line)["choices"][0] for line in lines]
     deltas = [chunk["delta"] for chunk in chunks]
