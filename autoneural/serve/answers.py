@@ -33,15 +33,11 @@ class Answers(ABC):
     whole_object = ""
     chunk_object = ""
 
-    def whole(self, deltas: Sequence[Delta], finished: Sequence[Finished]) -> dict[str, Any]:
+    def whole(self, finished: Sequence[Finished]) -> dict[str, Any]:
         """The response of a request that does not stream."""
-        choices = [
-            self._whole_choice(each, [t for d in deltas if d.index == each.index for t in d.tokens])
-            for each in finished
-        ]
         return {
             **self._head(self.whole_object),
-            "choices": choices,
+            "choices": [self._whole_choice(each) for each in finished],
             "usage": self._usage(finished),
             "timings": timings(finished[0]),
         }
@@ -82,7 +78,7 @@ class Answers(ABC):
         }
 
     @abstractmethod
-    def _whole_choice(self, finished: Finished, tokens: Sequence[TokenChoice]) -> dict[str, Any]:
+    def _whole_choice(self, finished: Finished) -> dict[str, Any]:
         """A complete answer."""
 
     @abstractmethod
@@ -95,12 +91,12 @@ class ChatAnswers(Answers):
 
     prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def _whole_choice(self, finished: Finished, tokens: Sequence[TokenChoice]) -> dict[str, Any]:
+    def _whole_choice(self, finished: Finished) -> dict[str, Any]:
         message = {"role": "assistant", "content": finished.result.text, "refusal": None}
         return {
             "index": finished.index,
             "message": message,
-            "logprobs": self._logprobs(tokens),
+            "logprobs": self._logprobs(finished.tokens),
             "finish_reason": _FINISH[finished.result.finish_reason],
         }
 
@@ -129,11 +125,11 @@ class CompletionAnswers(Answers):
 
     prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
 
-    def _whole_choice(self, finished: Finished, tokens: Sequence[TokenChoice]) -> dict[str, Any]:
+    def _whole_choice(self, finished: Finished) -> dict[str, Any]:
         return {
             "index": finished.index,
             "text": finished.result.text,
-            "logprobs": self._logprobs(tokens),
+            "logprobs": self._logprobs(finished.tokens),
             "finish_reason": _FINISH[finished.result.finish_reason],
         }
 

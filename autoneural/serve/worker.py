@@ -45,11 +45,12 @@ class Delta:
 
 @dataclass(frozen=True)
 class Finished:
-    """Answer `index` is complete."""
+    """Answer `index` is complete; with its tokens where they were asked for and not streamed."""
 
     index: int
     result: Result
     queue_ms: float
+    tokens: Sequence[TokenChoice] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Job:
     stop: Sequence[str]
     top_logprobs: int | None
     """None: no log-probabilities; 0: those of the tokens that were said."""
+    stream: bool
     client: Hashable
     arrived: float
     submitted: float = field(default_factory=time.perf_counter)
@@ -228,8 +230,12 @@ def _run(engine: Engine, job: Job, index: int, run: Run) -> None:
     generation = engine.answer(
         run.inputs, run.sampling, job.max_tokens, job.stop, watch=watch, started=job.arrived
     )
+    said: list[TokenChoice] = []
     for piece in generation:
         tokens = watch.choices.take(piece.text) if watch.choices else ()
-        job.emit(Delta(index, piece.text, tokens))
-    queue_ms = max(0.0, taken - job.submitted) * 1e3
-    job.emit(Finished(index, generation.result, queue_ms))
+        if job.stream:
+            job.emit(Delta(index, piece.text, tokens))
+        else:
+            said += tokens
+    queue_ms = (taken - job.submitted) * 1e3
+    job.emit(Finished(index, generation.result, queue_ms, said))
