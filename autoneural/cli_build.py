@@ -12,7 +12,7 @@ from autoneural.cli_arguments import command, natural, positive
 def add_init(verbs: argparse._SubParsersAction) -> None:
     text = "a checkpoint of a preset's shape with random weights, to see what it will cost"
     add = command(verbs, "init", commands_build.init, text)
-    add.add_argument("--preset", required=True, metavar="NAME", help="autoneural-1.5b, ...")
+    add.add_argument("--preset", required=True, metavar="NAME", help="autoneural-1.5b, lfm2-vl-450m, ...")
     add.add_argument("-o", "--output", type=Path, required=True, metavar="CHECKPOINT")
     add.add_argument("--layers", type=positive, metavar="N", help="only the first N of the decoder")
     add.add_argument("--seed", type=natural, default=0, help="which weights (default 0)")
