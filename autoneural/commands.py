@@ -238,25 +238,6 @@ def demo(args: argparse.Namespace) -> None:
     run_demo(_engine(args))
 
 
-def show(args: argparse.Namespace) -> None:
-    """Facts of a checkpoint or bundle."""
-    from autoneural.show import facts
-
-    found = facts(args.path)
-    if args.json:
-        _print_json(found)
-        return
-    # The whole recipe is long and nested: --json has it.
-    found["recipe"] = {k: v for k, v in found.get("recipe", {}).items() if isinstance(v, str | int)}
-    for key, value in found.items():
-        lines = [f"{k}: {_plain(v)}" for k, v in value.items()] if isinstance(value, dict) else None
-        if lines:
-            print(f"{key}:")
-            print("\n".join(f"  {line}" for line in lines))
-        elif lines is None:
-            print(f"{key}: {_plain(value)}")
-
-
 def evaluate(args: argparse.Namespace) -> None:
     """Exact match on held-out questions."""
     from rich.console import Console
@@ -349,12 +330,6 @@ def _engine(args: argparse.Namespace) -> Engine:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False))
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
-    return " ".join(str(v) for v in value) if isinstance(value, list | tuple) else str(value)
 
 
 def rows_file(path: Path) -> Path:

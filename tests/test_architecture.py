@@ -59,6 +59,7 @@ TOP = {
     "commands_build",
     "commands_hub",
     "commands_npu",
+    "commands_show",
     "show",
     "__main__",
     "__init__",
