@@ -35,7 +35,13 @@ def add_build(verbs: argparse._SubParsersAction) -> None:
     add.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE")
     sizes = add.add_argument_group("sizes")
     sizes.add_argument("--context", type=positive, metavar="TOKENS", help="default: up to 4096")
-    sizes.add_argument("--image-size", type=positive, metavar="PX", help="default: the model's")
+    sizes.add_argument(
+        "--image-size",
+        nargs="+",
+        type=positive,
+        metavar="PX",
+        help="default: the model's; of several the first is used unless `infer` is told",
+    )
     sizes.add_argument(
         "--max-part-mb", type=positive, default=512, metavar="MB", help="of one binary (512)"
     )

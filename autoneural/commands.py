@@ -303,6 +303,8 @@ def _answerer(args: argparse.Namespace) -> tuple[Answerer, Mapping[str, Any]]:
         return EngineAnswerer(engine), engine.bundle.manifest.get("recipe", {})
     if args.device not in (None, "cpu") or args.chip or args.require_npu:
         raise UserError("a checkpoint runs in PyTorch; an NPU or its emulator needs a bundle")
+    if args.image_size is not None:
+        raise UserError("--image-size: a checkpoint has the size it was made for; export it")
     from autoneural.bench.answer_checkpoint import load_answerer
     from autoneural.checkpoint import load_recipe
 
@@ -320,6 +322,7 @@ def _engine(args: argparse.Namespace) -> Engine:
         device=args.device or ("npu" if args.require_npu else "cpu"),
         chip=args.chip,
         require_npu=args.require_npu,
+        image_size=args.image_size,
     )
     if args.device == "auto":
         print(f"device {engine.placement.device}: {engine.placement.why}", file=sys.stderr)

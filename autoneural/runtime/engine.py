@@ -127,14 +127,19 @@ class Engine:
         chip: str | None = None,
         require_npu: bool = False,
         threads: int | None = None,
+        image_size: int | None = None,
     ) -> None:
         """`bundle` may be a folder or an embedded name; `threads` defaults to physical cores.
+
+        `image_size`: pixels a side of the pictures, one of `Bundle.image_sizes`, the first if None.
 
         `device` is one of `devices.DEVICES`; without a `target` it takes its own (cpu: `cpu`). The
         emulator is for the chip named, SA8295P unless told, and runs the `qdq` graphs, compiled in
         memory, unshared: it refuses binaries that share weights. Seconds per answer, not for use.
         """
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        if image_size is not None:
+            self.bundle = self.bundle.at_size(image_size)
         self.placement = place(self.bundle, target, device, chip, require_npu=require_npu)
         self.target = self.placement.target
         self.processor = load_processor(self.bundle)

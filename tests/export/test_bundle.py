@@ -1,6 +1,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from autoneural.checkpoint import save_checkpoint, weights_hash
 from autoneural.compress.quantize import frozen_tensors
 from autoneural.errors import UserError
 from autoneural.export.bundle import ExportOptions, build_bundle
+from autoneural.export.finished import Finished
 from tests.export.conftest import CONFIG, CONTEXT, WIDTH, Quantised
 
 
@@ -31,7 +33,7 @@ def checkpoint(
     return save_checkpoint(folder, tensors, CONFIG, tokenizer, recipe, quantised.encodings)
 
 
-def build(checkpoint: Path, out: Path, *targets: str, **options: int) -> tuple[Bundle, list[str]]:
+def build(checkpoint: Path, out: Path, *targets: str, **options: Any) -> tuple[Bundle, list[str]]:
     lines: list[str] = []
     chosen = ExportOptions(
         **{"context": CONTEXT, "prefill_width": WIDTH, "verify_width": 4, **options}
@@ -155,7 +157,7 @@ def test_bad_requests_are_one_line(
 
 
 def test_pictures_of_another_size(checkpoint: Path, bundle: Bundle, tmp_path: Path):
-    larger, _ = build(checkpoint, tmp_path / "large", "qdq", image_size=128)
+    larger, _ = build(checkpoint, tmp_path / "large", "qdq", image_sizes=(128,))
     assert larger.processor.image_size == larger.model.vision.image_size == 128
     assert larger.processor.tokens_per_image == bundle.processor.tokens_per_image
     vision = next(g for g in larger.target("qdq").graphs if g.role == "vision")
@@ -163,7 +165,102 @@ def test_pictures_of_another_size(checkpoint: Path, bundle: Bundle, tmp_path: Pa
     weights = [b.manifest["files"]["qdq/language.data"] for b in (larger, bundle)]
     assert weights[0] == weights[1]
     with pytest.raises(UserError, match="image size 100: not a multiple of 32"):
-        build(checkpoint, tmp_path / "odd", "qdq", image_size=100)
+        build(checkpoint, tmp_path / "odd", "qdq", image_sizes=(100,))
+
+
+def test_two_sizes_share_their_weights(checkpoint: Path, bundle: Bundle, tmp_path: Path):
+    both, lines = build(checkpoint, tmp_path / "both", "qdq", image_sizes=(64, 128))
+    vision = [g for g in both.target("qdq").graphs if g.role == "vision"]
+    assert [(g.file, g.image_size, g.inputs[0].shape) for g in vision] == [
+        ("qdq/vision.onnx", 64, (1, 3, 64, 64)),
+        ("qdq/vision-128.onnx", 128, (1, 3, 128, 128)),
+    ]
+    assert both.image_sizes == (64, 128)
+    assert both.processor == bundle.processor
+    files = {k: v for k, v in both.manifest["files"].items() if k.startswith("qdq/")}
+    alone = {k: v for k, v in bundle.manifest["files"].items() if k.startswith("qdq/")}
+    assert files.pop("qdq/vision-128.onnx")
+    # The larger one adds no matrix; only constants that its own shapes need.
+    weights, before = (found.pop("qdq/vision.data")["bytes"] for found in (files, alone))
+    assert before <= weights < before + 1024
+    assert files == alone
+    assert sum("SQNR" in line for line in lines) == 6
+    larger = both.at_size(128)
+    assert (larger.processor.image_size, larger.image_sizes) == (128, (128, 64))
+    with pytest.raises(UserError, match="no vision graph for pictures of 96 px; it has 64, 128"):
+        both.at_size(96)
+    with pytest.raises(UserError, match="image sizes 64 64: name each once"):
+        build(checkpoint, tmp_path / "odd", "qdq", image_sizes=(64, 64))
+
+
+class Killed(BaseException):
+    """What no code of ours catches."""
+
+
+def stop_after(count: int, lines: list[str]) -> Any:
+    def progress(line: str) -> None:
+        lines.append(line)
+        if len(lines) == count:
+            raise Killed
+
+    return progress
+
+
+def export(checkpoint: Path, out: Path, keep: Path, progress: Any) -> Bundle:
+    options = ExportOptions(
+        context=CONTEXT, prefill_width=WIDTH, verify_width=4, image_sizes=(64, 128), verify=False
+    )
+    return build_bundle(checkpoint, out, ["cpu", "qdq"], options, progress=progress, keep=keep)
+
+
+@pytest.fixture(scope="module")
+def whole(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The files of an export that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    bundle = export(checkpoint, folder / "out", folder / "keep", lambda line: None)
+    assert not (folder / "keep" / "bundle").exists()
+    return bundle.manifest["files"]
+
+
+def test_stopped_in_the_third_graph_it_keeps_two(
+    checkpoint: Path, whole: dict[str, Any], tmp_path: Path
+):
+    out, keep = tmp_path / "out", tmp_path / "keep"
+    with pytest.raises(Killed):
+        export(checkpoint, out, keep, stop_after(2, []))
+    assert not out.exists()
+    # The third was under way: half a graph, and weights that no graph points into yet.
+    (keep / "bundle/cpu/prefill.onnx").write_bytes(b"half")
+    with (keep / "bundle/cpu/vision.data").open("ab") as file:
+        file.write(b"more")
+    lines: list[str] = []
+    with pytest.raises(Killed):
+        export(checkpoint, out, keep, stop_after(9, lines))
+    assert [line for line in lines if "there already" in line] == [
+        "cpu/vision: there already",
+        "cpu/vision-128: there already",
+    ]
+    lines = []
+    bundle = export(checkpoint, out, keep, lines.append)
+    assert sum("there already" in line for line in lines) == 7
+    assert bundle.manifest["files"] == whole
+
+
+def test_what_is_damaged_is_not_believed(checkpoint: Path, whole: dict[str, Any], tmp_path: Path):
+    out, keep = tmp_path / "out", tmp_path / "keep"
+    for number, name in enumerate(("bundle/cpu/vision.data", "bundle/cpu/vision.onnx")):
+        with pytest.raises(Killed):
+            export(checkpoint, out, keep, stop_after(1, []))
+        file = keep / name
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+        assert not Finished(keep, keep / "bundle").entry("cpu/vision.onnx"), number
+    (keep / "finished.json").write_text("[]")
+    lines: list[str] = []
+    bundle = export(checkpoint, out, keep, lines.append)
+    assert not any("there already" in line for line in lines)
+    assert bundle.manifest["files"] == whole
 
 
 def test_a_folder_with_something_else_is_not_replaced(checkpoint: Path, tmp_path: Path):
