@@ -4,7 +4,7 @@
     KEEP/finished.json   of each graph that is whole: its entry of the manifest, its sha256;
                          of each file of weights: what lies where
 
-A kill, or a machine that vanishes, may cut off anything: what the hashes do not confirm is made anew.
+A kill, or a machine that vanishes, may cut off anything: what hashes do not confirm is made anew.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def test_pictures_of_another_size(checkpoint: Path, bundle: Bundle, tmp_path: Pa
 
 
 def test_two_sizes_share_their_weights(checkpoint: Path, bundle: Bundle, tmp_path: Path):
-    both, lines = build(checkpoint, tmp_path / "both", "qdq", image_sizes=(64, 128))
+    both, _ = build(checkpoint, tmp_path / "both", "qdq", image_sizes=(64, 128), verify=False)
     vision = [g for g in both.target("qdq").graphs if g.role == "vision"]
     assert [(g.file, g.image_size, g.inputs[0].shape) for g in vision] == [
         ("qdq/vision.onnx", 64, (1, 3, 64, 64)),
@@ -177,14 +178,15 @@ def test_two_sizes_share_their_weights(checkpoint: Path, bundle: Bundle, tmp_pat
     ]
     assert both.image_sizes == (64, 128)
     assert both.processor == bundle.processor
-    files = {k: v for k, v in both.manifest["files"].items() if k.startswith("qdq/")}
-    alone = {k: v for k, v in bundle.manifest["files"].items() if k.startswith("qdq/")}
+    files, alone = (
+        {k: v for k, v in b.manifest["files"].items() if k.startswith("qdq/")}
+        for b in (both, bundle)
+    )
     assert files.pop("qdq/vision-128.onnx")
     # The larger one adds no matrix; only constants that its own shapes need.
     weights, before = (found.pop("qdq/vision.data")["bytes"] for found in (files, alone))
     assert before <= weights < before + 1024
     assert files == alone
-    assert sum("SQNR" in line for line in lines) == 6
     larger = both.at_size(128)
     assert (larger.processor.image_size, larger.image_sizes) == (128, (128, 64))
     with pytest.raises(UserError, match="no vision graph for pictures of 96 px; it has 64, 128"):
@@ -197,70 +199,71 @@ class Killed(BaseException):
     """What no code of ours catches."""
 
 
-def stop_after(count: int, lines: list[str]) -> Any:
-    def progress(line: str) -> None:
-        lines.append(line)
-        if len(lines) == count:
-            raise Killed
-
-    return progress
-
-
-def export(checkpoint: Path, out: Path, keep: Path, progress: Any) -> Bundle:
-    options = ExportOptions(
-        context=CONTEXT, prefill_width=WIDTH, verify_width=4, image_sizes=(64, 128), verify=False
-    )
-    return build_bundle(checkpoint, out, ["cpu", "qdq"], options, progress=progress, keep=keep)
+def go_on(checkpoint: Path, out: Path, keep: Path, progress: Any) -> Bundle:
+    options = ExportOptions(context=CONTEXT, prefill_width=WIDTH, verify_width=4, verify=False)
+    return build_bundle(checkpoint, out, ["qdq"], options, progress=progress, keep=keep)
 
 
 @pytest.fixture(scope="module")
-def whole(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The files of an export that nothing stopped."""
-    folder = tmp_path_factory.mktemp("whole")
-    bundle = export(checkpoint, folder / "out", folder / "keep", lambda line: None)
-    assert not (folder / "keep" / "bundle").exists()
-    return bundle.manifest["files"]
+def stopped(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an export kept that was stopped after two graphs of five."""
+    folder, lines = tmp_path_factory.mktemp("stopped"), []
+
+    def progress(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        go_on(checkpoint, folder / "out", folder / "keep", progress)
+    assert [path.name for path in folder.iterdir()] == ["keep"]
+    return folder / "keep"
 
 
 def test_stopped_in_the_third_graph_it_keeps_two(
-    checkpoint: Path, whole: dict[str, Any], tmp_path: Path
+    checkpoint: Path, bundle: Bundle, stopped: Path, tmp_path: Path
 ):
     out, keep = tmp_path / "out", tmp_path / "keep"
-    with pytest.raises(Killed):
-        export(checkpoint, out, keep, stop_after(2, []))
-    assert not out.exists()
+    shutil.copytree(stopped, keep)
     # The third was under way: half a graph, and weights that no graph points into yet.
-    (keep / "bundle/cpu/prefill.onnx").write_bytes(b"half")
-    with (keep / "bundle/cpu/vision.data").open("ab") as file:
+    (keep / "bundle/qdq/verify.onnx").write_bytes(b"half")
+    with (keep / "bundle/qdq/language.data").open("ab") as file:
         file.write(b"more")
     lines: list[str] = []
-    with pytest.raises(Killed):
-        export(checkpoint, out, keep, stop_after(9, lines))
+    again = go_on(checkpoint, out, keep, lines.append)
     assert [line for line in lines if "there already" in line] == [
-        "cpu/vision: there already",
-        "cpu/vision-128: there already",
+        "qdq/vision: there already",
+        "qdq/prefill: there already",
     ]
-    lines = []
-    bundle = export(checkpoint, out, keep, lines.append)
-    assert sum("there already" in line for line in lines) == 7
-    assert bundle.manifest["files"] == whole
+    assert lines[2].startswith("qdq/verify: ")
+    files = bundle.manifest["files"]
+    assert again.manifest["files"] == {
+        name: entry for name, entry in files.items() if not name.startswith(("float/", "cpu/"))
+    }
+    assert again.targets["qdq"] == bundle.targets["qdq"]
 
 
-def test_what_is_damaged_is_not_believed(checkpoint: Path, whole: dict[str, Any], tmp_path: Path):
-    out, keep = tmp_path / "out", tmp_path / "keep"
-    for number, name in enumerate(("bundle/cpu/vision.data", "bundle/cpu/vision.onnx")):
-        with pytest.raises(Killed):
-            export(checkpoint, out, keep, stop_after(1, []))
-        file = keep / name
-        data = bytearray(file.read_bytes())
-        data[len(data) // 2] ^= 1
-        file.write_bytes(data)
-        assert not Finished(keep, keep / "bundle").entry("cpu/vision.onnx"), number
-    (keep / "finished.json").write_text("[]")
-    lines: list[str] = []
-    bundle = export(checkpoint, out, keep, lines.append)
-    assert not any("there already" in line for line in lines)
-    assert bundle.manifest["files"] == whole
+@pytest.mark.parametrize("name", ["qdq/vision.onnx", "qdq/language.data"])
+def test_what_is_damaged_is_not_believed(stopped: Path, tmp_path: Path, name: str):
+    keep = tmp_path / "keep"
+    shutil.copytree(stopped, keep)
+    assert Finished(keep, keep / "bundle").entry("qdq/prefill.onnx")
+    file = keep / "bundle" / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    found = Finished(keep, keep / "bundle")
+    assert found.entry("qdq/prefill.onnx") is None
+    assert found.weights("qdq/language.data").stored == {}
+    assert (keep / "bundle/qdq/language.data").stat().st_size == 0
+
+
+def test_a_record_that_cannot_be_read_is_none(stopped: Path, tmp_path: Path):
+    keep = tmp_path / "keep"
+    shutil.copytree(stopped, keep)
+    for text in ("[]", "{", '{"weights": {}, "graphs": {"qdq/x.onnx": {"sha256": 1}}}'):
+        (keep / "finished.json").write_text(text)
+        assert Finished(keep, keep / "bundle").entry("qdq/vision.onnx") is None
 
 
 def test_a_folder_with_something_else_is_not_replaced(checkpoint: Path, tmp_path: Path):
