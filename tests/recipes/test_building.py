@@ -15,8 +15,8 @@ import pytest
 from rich.console import Console
 
 from autoneural.bundle import Bundle
-from autoneural.cli import main
 from autoneural.checkpoint import load_recipe
+from autoneural.cli import main
 from autoneural.errors import UserError
 from autoneural.npu.binary_checks import check_binaries
 from autoneural.npu.traces import trace
