@@ -157,11 +157,13 @@ def baseline_of(config: ModelConfig) -> tuple[ModelConfig, str]:
     """
     layers = config.text.num_hidden_layers
     text = replace(config.text, layer_types=("full_attention",) * layers, key_value_heads=())
+    other = replace(config, text=text, ranks={})
+    encoder = "its own encoder"
     twin = next((t for name, t in _TWINS.items() if _same_encoder(config, PRESETS[name])), None)
-    vision = config.vision if twin is None else PRESETS[twin].vision
-    encoder = "its own encoder" if twin is None else f"the encoder of {twin}"
-    words = f"the same decoder with attention in all {layers} layers, and {encoder}"
-    return replace(config, text=text, vision=vision, ranks={}), words
+    if twin is not None:
+        other = replace(other, vision=PRESETS[twin].vision, resize="squash", tiling=None)
+        encoder = f"the encoder of {twin}"
+    return other, f"the same decoder with attention in all {layers} layers, and {encoder}"
 
 
 def _same_encoder(config: ModelConfig, other: ModelConfig) -> bool:
@@ -209,8 +211,9 @@ def _model(config: ModelConfig, size: int) -> VLM:
     vision = config.vision
     try:
         if isinstance(vision, ViTConfig) and not vision.num_patches:
-            # As a model made for that size: fixed positions are what differs.
-            config = replace(config, vision=replace(vision, image_size=size), tiling=None)
+            # As a model made for that size; how pictures meet it does not matter here.
+            vision = replace(vision, image_size=size)
+            config = replace(config, vision=vision, resize="squash", tiling=None)
         else:
             config, _ = fix_image_size(config, {}, size)
     except ValueError as error:

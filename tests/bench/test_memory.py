@@ -18,6 +18,7 @@ from autoneural.cli import main
 from autoneural.compress.precision import PRECISIONS
 from autoneural.config import ModelConfig, preset
 from autoneural.manifest import DTYPE_BYTES, GraphSpec
+from autoneural.model.vlm import fix_image_size
 from autoneural.target.chips import find_chip
 from tests.npu.kit_helpers import compiled_bundle
 
@@ -115,6 +116,20 @@ def test_an_encoder_of_its_own_is_its_own_baseline() -> None:
     other, words = baseline_of(config)
     assert other.vision == config.vision
     assert words.endswith("and its own encoder")
+
+
+def test_a_model_of_tiles_is_planned_before_and_after_it_is_made_static() -> None:
+    whole = preset("lfm2-vl-450m")
+    text = replace(whole.text, layer_types=whole.text.layer_types[:3])
+    vision = replace(preset("lfm2-vl-450m").vision, num_hidden_layers=1)
+    config = replace(whole, text=text, vision=vision)
+    static, _ = fix_image_size(config, {}, 512)
+    assert static.resize == "tile"
+    first, second = (measure(c, W4A16KV8, 64, [512]) for c in (config, static))
+    assert first == second
+    heads, patches = 12, (512 // 16) ** 2
+    scores = heads * patches**2 * 2
+    assert first.graphs[0].activations > 2 * scores  # softmax reads one and makes another
 
 
 def test_what_is_shared_is_counted_once() -> None:
