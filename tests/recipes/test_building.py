@@ -187,9 +187,7 @@ def test_for_a_chip(tiny_checkpoint: TinyCheckpoint, tmp_path: Path, qnn_wheel: 
     assert len(found["binaries"]) == 3
     bundle = Bundle.load(tmp_path / "car")
     assert set(bundle.targets) == {"qdq", "htp/SA8295P"}
-    # Both encoders lie in one binary that holds the weights once.
-    binary = bundle.manifest["files"]["htp/SA8295P/vision_qnn.bin"]["bytes"]
-    assert binary < 2 * bundle.manifest["files"]["qdq/vision.data"]["bytes"]
+    # Both encoders lie in one binary, which computes what each graph does alone.
     traces = trace(bundle, [[ask("what is it?", picture(64))]])
     checks = check_binaries(bundle, find_chip("SA8295P"), traces)
     graphs = ["vision", "vision-128", "prefill", "verify", "decode", "head"]
