@@ -61,7 +61,7 @@ class Finished:
     def _read(self, record: Path) -> None:
         try:
             found = json.loads(record.read_text(encoding="utf-8"))
-            weights = {
+            weights: dict[str, Mapping[str, tuple[int, int]]] = {
                 name: {digest: (start, length) for digest, (start, length) in stored.items()}
                 for name, stored in found["weights"].items()
             }
