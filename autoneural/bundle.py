@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
@@ -76,6 +76,26 @@ class Bundle:
     def path(self, file: str) -> Path:
         """Where a file named by the manifest lies on disk."""
         return self.folder / file
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """Sides in pixels of the pictures that it has a vision graph for, its usual one first."""
+        usual = self.processor.image_size
+        graphs = (graph for target in self.targets.values() for graph in target.graphs)
+        sizes = {graph.image_size for graph in graphs if graph.role == "vision"}
+        return tuple(sorted(sizes, key=lambda size: (size != usual, size)))
+
+    def at_size(self, image_size: int) -> Bundle:
+        """The same bundle for pictures of that size. UserError listing those that it has."""
+        graphs = [graph for target in self.targets.values() for graph in target.graphs]
+        vision = [g for g in graphs if g.role == "vision" and g.image_size == image_size]
+        if not vision:
+            held = ", ".join(map(str, self.image_sizes))
+            asked = f"no vision graph for pictures of {image_size} px"
+            raise UserError(f"bundle {self.name}: {asked}; it has {held}")
+        tokens = vision[0].outputs[0].shape[1]
+        changed = replace(self.processor, image_size=image_size, tokens_per_image=tokens)
+        return replace(self, processor=changed)
 
     def target(self, name: str) -> TargetSpec:
         """The named target. Raises UserError listing those that the bundle holds."""

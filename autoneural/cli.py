@@ -137,9 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo = command(verbs, "demo", commands.demo, "questions about the example pictures, answered")
     add_bundle(demo)
     _add_target(demo)
-    show = command(verbs, "show", commands.show, "what a checkpoint or a bundle is and holds")
-    show.add_argument("path", metavar="CHECKPOINT|BUNDLE", help="folder or name")
-    show.add_argument("--json", action="store_true", help="print the facts as JSON")
+    cli_build.add_show(verbs)
     cli_npu.add_doctor(verbs)
     command(verbs, "version", commands.version, "versions of what answers depend on")
     return parser

@@ -26,6 +26,12 @@ def add_bundle(parser: argparse.ArgumentParser, metavar: str = "BUNDLE") -> None
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--image-size",
+        type=positive,
+        metavar="PX",
+        help="of pictures, where the bundle has several",
+    )
     where = parser.add_argument_group("where it runs")
     where.add_argument(
         "--device",

@@ -1,18 +1,20 @@
-"""The sub-commands for models of full size, declared: random ones, and checkpoint to bundle."""
+"""The sub-commands for models of full size, declared: random ones, checkpoint to bundle, costs."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from autoneural import commands_build
+from autoneural import commands_build, commands_show
 from autoneural.cli_arguments import command, natural, positive
 
 
 def add_init(verbs: argparse._SubParsersAction) -> None:
     text = "a checkpoint of a preset's shape with random weights, to see what it will cost"
     add = command(verbs, "init", commands_build.init, text)
-    add.add_argument("--preset", required=True, metavar="NAME", help="autoneural-1.5b, ...")
+    add.add_argument(
+        "--preset", required=True, metavar="NAME", help="autoneural-1.5b, lfm2-vl-450m, ..."
+    )
     add.add_argument("-o", "--output", type=Path, required=True, metavar="CHECKPOINT")
     add.add_argument("--layers", type=positive, metavar="N", help="only the first N of the decoder")
     add.add_argument("--seed", type=natural, default=0, help="which weights (default 0)")
@@ -33,7 +35,13 @@ def add_build(verbs: argparse._SubParsersAction) -> None:
     add.add_argument("-o", "--output", type=Path, required=True, metavar="BUNDLE")
     sizes = add.add_argument_group("sizes")
     sizes.add_argument("--context", type=positive, metavar="TOKENS", help="default: up to 4096")
-    sizes.add_argument("--image-size", type=positive, metavar="PX", help="default: the model's")
+    sizes.add_argument(
+        "--image-size",
+        nargs="+",
+        type=positive,
+        metavar="PX",
+        help="default: the model's; of several the first is used unless `infer` is told",
+    )
     sizes.add_argument(
         "--max-part-mb", type=positive, default=512, metavar="MB", help="of one binary (512)"
     )
@@ -50,3 +58,24 @@ def add_build(verbs: argparse._SubParsersAction) -> None:
     )
     how.add_argument("--samples", type=positive, default=4, help="conversations (default 4)")
     add.add_argument("--results", type=Path, metavar="JSON", help="write what it took there")
+
+
+def add_show(verbs: argparse._SubParsersAction) -> None:
+    text = "what a checkpoint or a bundle is and holds, or would take in memory"
+    add = command(verbs, "show", commands_show.show, text)
+    add.add_argument("path", metavar="CHECKPOINT|BUNDLE", help="folder or name")
+    add.add_argument("--json", action="store_true", help="print the facts as JSON")
+    plan = add.add_argument_group("memory, planned from shapes: nothing is built")
+    plan.add_argument(
+        "--memory",
+        action="store_true",
+        help="weights, state, activations of each graph and of all; also of a preset",
+    )
+    plan.add_argument("--chip", metavar="NAME", help="default SA8295P")
+    plan.add_argument("--context", type=positive, metavar="TOKENS", help="default: up to 4096")
+    plan.add_argument(
+        "--image-size", nargs="+", type=positive, metavar="PX", help="default: the model's"
+    )
+    plan.add_argument(
+        "--precision", metavar="NAME|FILE", help="of what is not quantised (default w4a16kv8)"
+    )

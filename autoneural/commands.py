@@ -206,25 +206,6 @@ def demo(args: argparse.Namespace) -> None:
     run_demo(engine_of(args))
 
 
-def show(args: argparse.Namespace) -> None:
-    """Facts of a checkpoint or bundle."""
-    from autoneural.show import facts
-
-    found = facts(args.path)
-    if args.json:
-        _print_json(found)
-        return
-    # The whole recipe is long and nested: --json has it.
-    found["recipe"] = {k: v for k, v in found.get("recipe", {}).items() if isinstance(v, str | int)}
-    for key, value in found.items():
-        lines = [f"{k}: {_plain(v)}" for k, v in value.items()] if isinstance(value, dict) else None
-        if lines:
-            print(f"{key}:")
-            print("\n".join(f"  {line}" for line in lines))
-        elif lines is None:
-            print(f"{key}: {_plain(value)}")
-
-
 def evaluate(args: argparse.Namespace) -> None:
     """Exact match on held-out questions."""
     from rich.console import Console
@@ -290,6 +271,8 @@ def _answerer(args: argparse.Namespace) -> tuple[Answerer, Mapping[str, Any]]:
         return EngineAnswerer(engine), engine.bundle.manifest.get("recipe", {})
     if args.device not in (None, "cpu") or args.chip or args.require_npu:
         raise UserError("a checkpoint runs in PyTorch; an NPU or its emulator needs a bundle")
+    if args.image_size is not None:
+        raise UserError("--image-size: a checkpoint has the size it was made for; export it")
     from autoneural.bench.answer_checkpoint import load_answerer
     from autoneural.checkpoint import load_recipe
 
@@ -308,6 +291,7 @@ def engine_of(args: argparse.Namespace, *, exact: bool = False) -> Engine:
         chip=args.chip,
         require_npu=args.require_npu,
         exact=exact,
+        image_size=args.image_size,
     )
     if args.device == "auto":
         print(f"device {engine.placement.device}: {engine.placement.why}", file=sys.stderr)
@@ -318,12 +302,6 @@ def engine_of(args: argparse.Namespace, *, exact: bool = False) -> Engine:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False))
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
-    return " ".join(str(v) for v in value) if isinstance(value, list | tuple) else str(value)
 
 
 def rows_file(path: Path) -> Path:

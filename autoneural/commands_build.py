@@ -40,7 +40,7 @@ def build(args: argparse.Namespace) -> None:
         data=args.data and expand(args.data),
         samples=args.samples,
         context=args.context,
-        image_size=args.image_size,
+        image_sizes=tuple(args.image_size or ()),
         max_part_mb=args.max_part_mb,
     )
     with progress_bar() as tell:

@@ -310,7 +310,8 @@ def _compile_source(args: argparse.Namespace, out: Path) -> Iterator[Bundle]:
     from autoneural.export.bundle import ExportOptions, build_bundle
 
     context = args.context or ExportOptions.context
-    options = replace(ExportOptions.within(context), image_size=args.image_size, verify=False)
+    sizes = () if args.image_size is None else (args.image_size,)
+    options = replace(ExportOptions.within(context), image_sizes=sizes, verify=False)
     with TemporaryDirectory(prefix=f".{out.name}.export.", dir=out.parent) as folder:
         say = partial(print, file=sys.stderr)
         yield build_bundle(args.source, Path(folder) / "bundle", ["qdq"], options, progress=say)

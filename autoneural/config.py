@@ -8,7 +8,7 @@ half about pictures, `config_vision.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from autoneural.config_vision import (
@@ -284,6 +284,23 @@ _LFM2_TINY = TextConfig(
     vocab_size=1024,
     max_position_embeddings=1024,
 )
+_LFM2_VL_350M = replace(_LFM2_350M, max_position_embeddings=128_000)
+_LFM2_VL_1_2B = replace(_LFM2_1_2B, max_position_embeddings=128_000)
+_LFM2_VL_CONNECTOR = ProjectorConfig(hidden_size=2560, hidden_act="gelu", layer_norm=True)
+_SIGLIP2_86M = ViTConfig(
+    num_patches=256,
+    hidden_size=768,
+    intermediate_size=3072,
+    num_hidden_layers=12,
+    num_attention_heads=12,
+)
+_SIGLIP2_400M = replace(
+    _SIGLIP2_86M,
+    hidden_size=1152,
+    intermediate_size=4304,
+    num_hidden_layers=26,
+    num_attention_heads=16,
+)
 _VIT_300M = ViTConfig()
 _VIT_TINY = ViTConfig(
     image_size=256,
@@ -332,6 +349,20 @@ PRESETS: dict[str, ModelConfig] = {
             vision=_VIT_TINY,
             projector=ProjectorConfig(hidden_size=256),
             text=_LFM2_TINY,
+        ),
+        ModelConfig(
+            name="lfm2-vl-450m",
+            vision=_SIGLIP2_86M,
+            projector=_LFM2_VL_CONNECTOR,
+            text=_LFM2_VL_350M,
+            tiling=TilingConfig(),
+        ),
+        ModelConfig(
+            name="lfm2-vl-1.6b",
+            vision=_SIGLIP2_400M,
+            projector=_LFM2_VL_CONNECTOR,
+            text=_LFM2_VL_1_2B,
+            tiling=TilingConfig(),
         ),
     )
 }

@@ -21,13 +21,19 @@ SHIPPED = Path(__file__).resolve().parent.parent / "models"
 
 
 @contextmanager
-def replace_folder(folder: Path) -> Iterator[Path]:
+def replace_folder(folder: Path, work: Path | None = None) -> Iterator[Path]:
     """Give a temporary folder that becomes `folder` on success and disappears on failure.
 
+    With `work` it is that one, on the same disk, and stays on failure: to go on from what it holds.
     Raises UserError where `folder` is the current folder or holds it: it could not be replaced.
     """
     refuse_current(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if work is not None:
+        work.mkdir(parents=True, exist_ok=True)
+        yield work
+        _swap_in(work, folder)
+        return
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     temporary.chmod(0o755)
     try:

@@ -7,6 +7,8 @@ save_model(model, path, weights)    checked, weights outside, nothing but names 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -21,22 +23,26 @@ class WeightFile:
 
     Equal bytes are stored once, so prefill and decode share every weight. `location` is the
     file's name beside the models: never absolute, never with `..`.
+
+    `stored`: sha256 -> (offset, length) of what the file holds. Given what it was in an earlier
+    run, the file goes on from there, and what lies behind is cut off.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stored: Mapping[str, tuple[int, int]] | None = None) -> None:
         self.path = path
-        self._offsets: dict[bytes, tuple[int, int]] = {}
-        self._end = 0
+        self.stored = dict(stored or {})
+        self._end = max((offset + length for offset, length in self.stored.values()), default=0)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
+        path.touch()
+        os.truncate(path, self._end)
 
     def store(self, tensor: ir.TensorProtocol, name: str) -> ir.ExternalTensor:
         """Write the tensor unless its bytes are there already; return the pointer to them."""
         data = tensor.tobytes()
-        digest = hashlib.sha256(data).digest()
-        if digest not in self._offsets:
-            self._offsets[digest] = (self._append(data), len(data))
-        offset, length = self._offsets[digest]
+        digest = hashlib.sha256(data).hexdigest()
+        if digest not in self.stored:
+            self.stored[digest] = (self._append(data), len(data))
+        offset, length = self.stored[digest]
         return ir.ExternalTensor(
             self.path.name,
             offset,

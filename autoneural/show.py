@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from autoneural.bundle import EMBEDDED, Bundle
@@ -47,7 +48,7 @@ def _bundle(bundle: Bundle) -> dict[str, Any]:
         "name": bundle.name,
         "created_by": manifest.get("created_by"),
         "context": bundle.context,
-        "image": f"{bundle.processor.image_size} px, {bundle.processor.tokens_per_image} tokens",
+        "image": f"{_several(bundle.image_sizes)} px, {bundle.processor.tokens_per_image} tokens",
         "targets": targets,
         "chips": manifest.get("chips", []),
         "licences": manifest.get("licences", {}),
@@ -98,6 +99,10 @@ def _described(config: ModelConfig | PartConfig) -> dict[str, Any]:
         else:
             found["image"] = f"{half.image_size} px, {half.num_tokens} tokens"
     return found
+
+
+def _several(sizes: Iterable[int]) -> str:
+    return " or ".join(map(str, sizes))
 
 
 def _under(values: dict[str, int], part: str) -> int:

@@ -64,6 +64,7 @@ TOP = {
     "commands_infer",
     "commands_npu",
     "commands_serve",
+    "commands_show",
     "show",
     "__main__",
     "__init__",

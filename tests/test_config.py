@@ -13,7 +13,7 @@ import pytest
 from autoneural.config import ModelConfig, ViTConfig, preset
 
 
-@pytest.mark.parametrize("name", ["autoneural-1.5b", "cockpit-tiny", "vit-tiny"])
+@pytest.mark.parametrize("name", ["autoneural-1.5b", "cockpit-tiny", "vit-tiny", "lfm2-vl-450m"])
 def test_presets_survive_json(name: str) -> None:
     config = preset(name)
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 from rich.box import SIMPLE
@@ -58,7 +59,7 @@ def measure_speculation(
     engines = {
         profile: Engine(bundle, target, threads=1, exact=profile == "exact") for profile in PROFILES
     }
-    ways = [(profile, speculate) for profile in PROFILES for speculate in WAYS]
+    ways = list(product(PROFILES, WAYS))
     results: dict[tuple[str, Speculate], list[Result]] = {way: [] for way in ways}
     for done, item in enumerate(items, 1):
         for profile, speculate in ways:

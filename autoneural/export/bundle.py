@@ -24,6 +24,7 @@ from autoneural.bundle import Bundle, refuse_foreign, write_bundle
 from autoneural.checkpoint import TOKENIZER_FILES, weights_hash
 from autoneural.compress.quantize import load_quantized
 from autoneural.errors import UserError
+from autoneural.export.finished import Finished
 from autoneural.export.graphs import GraphKey, build_graph, graph_keys
 from autoneural.export.onnx import WeightFile, export_graph, save_model
 from autoneural.export.parity import (
@@ -39,7 +40,7 @@ from autoneural.export.parity import (
     worst,
 )
 from autoneural.export.qdq import Quantization, pack_graph, quantize_graph
-from autoneural.export.source import Source, at_size, load_source
+from autoneural.export.source import Source, at_sizes, load_source
 from autoneural.files import refuse_current, replace_folder
 from autoneural.model.language_model import MASK_VALUE
 from autoneural.model.state import DecoderState
@@ -53,7 +54,8 @@ _EMBEDDING = "language_model.model.embed_tokens"
 class ExportOptions:
     """Positions of the sequence; tokens per prefill step and per verify step (chains of drafts).
 
-    `image_size`: pixels a side of the pictures, None for what the model was made for.
+    `image_sizes`: pixels a side of the pictures, () for what the model was made for. Each has a
+    vision graph, all on the same weights; pictures get the first size unless told.
     `accuracy_level` of MatMulNBits: 0 or 1 keeps fp32 activations, 4 lets the kernel round them to
     int8 in its own way. `dynamic`: target `cpu` in int8, activations ranged at run time as ONNX
     defines it (`passes/dynamic_quantize.py`). `verify` runs each graph once against PyTorch and
@@ -63,7 +65,7 @@ class ExportOptions:
     context: int = 1024
     prefill_width: int = 128
     verify_width: int = 8
-    image_size: int | None = None
+    image_sizes: tuple[int, ...] = ()
     accuracy_level: int = 0
     dynamic: bool = False
     verify: bool = True
@@ -85,8 +87,12 @@ def build_bundle(
     options: ExportOptions | None = None,
     *,
     progress: Callable[[str], None] = print,
+    keep: Path | None = None,
 ) -> Bundle:
     """Export `checkpoint` to the bundle folder `out`, atomically; an earlier bundle is replaced.
+
+    `keep`: a folder of this export alone, on the disk of `out`. Graphs wait there until all are
+    whole, and a run that was stopped goes on behind them.
 
     `progress` gets one line per graph: size, and SQNR against PyTorch (for `qdq` against
     fake-quant) if `verify`. Raises UserError, one line, for an unknown target, a checkpoint that is
@@ -96,7 +102,7 @@ def build_bundle(
     refuse_current(out)
     refuse_foreign(out)
     loaded = load_source(checkpoint, targets, hollow=not options.verify)
-    source = at_size(loaded, options.image_size)
+    source = at_sizes(loaded, options.image_sizes)
     limit = source.model.config.text.max_position_embeddings
     widths = (options.prefill_width, options.verify_width)
     if not 0 < min(widths) <= max(widths) <= options.context <= limit:
@@ -104,10 +110,12 @@ def build_bundle(
             f"context {options.context}, widths {widths}: "
             f"need 0 < width <= context <= {limit}, the model's positions"
         )
-    with replace_folder(out) as stage:
-        manifest = _manifest(source, options)
+    with replace_folder(out, Finished.stage_of(keep)) as stage:
+        manifest, finished = _manifest(source, options), Finished(keep, stage)
         for target in targets:
-            manifest["targets"][target] = _export_target(stage, target, source, options, progress)
+            manifest["targets"][target] = _export_target(
+                stage, target, source, options, finished, progress
+            )
         for name in TOKENIZER_FILES:
             shutil.copyfile(source.folder / name, stage / name)
         write_bundle(stage, manifest)
@@ -122,23 +130,30 @@ def _export_target(
     target: str,
     source: Source,
     options: ExportOptions,
+    finished: Finished,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
-    files = {role: WeightFile(stage / target / f"{role}.data") for role in ("vision", "language")}
+    files = {role: finished.weights(f"{target}/{role}.data") for role in ("vision", "language")}
     reference = source.model
     if target == "qdq" and options.verify:
         reference = load_quantized(source.folder)
     graphs = []
-    keys = graph_keys(source.model, options.context, options.prefill_width, options.verify_width)
-    for key in keys:
+    for key in _keys(source, options):
         weights = files["vision" if key.role == "vision" else "language"]
-        path = stage / target / f"{key.name}.onnx"
-        encodings, tensors = _export_one(path, key, target, source, options, weights)
-        line = f"{target}/{key.name}: {path.stat().st_size / 1024:.0f} KiB"
-        if options.verify:
-            line += f", {_describe(_verify(path, key, reference, encodings))}"
-        progress(line)
-        graphs.append({**vars(key), "file": f"{target}/{path.name}", **tensors})
+        stem = f"{target}/{_stem(key, source)}"
+        entry = finished.entry(f"{stem}.onnx")
+        if entry is None:
+            path = stage / f"{stem}.onnx"
+            encodings, tensors = _export_one(path, key, target, source, options, weights)
+            entry = {**vars(key), "file": f"{stem}.onnx", **tensors}
+            line = f"{stem}: {path.stat().st_size / 1024:.0f} KiB"
+            if options.verify:
+                line += f", {_describe(_verify(path, key, reference, encodings))}"
+            finished.add(f"{stem}.onnx", entry, weights)
+            progress(line)
+        else:
+            progress(f"{stem}: there already")
+        graphs.append(entry)
     for weights in files.values():
         progress(f"{target}/{weights.path.name}: {weights.path.stat().st_size / 2**20:.2f} MiB")
     return {
@@ -147,6 +162,17 @@ def _export_target(
         "mask_value": _mask_value(target, source),
         "precision": _precision(target, source, options.dynamic),
     }
+
+
+def _keys(source: Source, options: ExportOptions) -> list[GraphKey]:
+    widths = (options.prefill_width, options.verify_width)
+    return graph_keys(source.model, options.context, *widths, options.image_sizes)
+
+
+def _stem(key: GraphKey, source: Source) -> str:
+    """File name without its end; that of an encoder for another size than the usual names it."""
+    usual = key.image_size in (0, source.model.config.vision.image_size)
+    return key.name if usual else f"{key.name}-{key.image_size}"
 
 
 def _export_one(

@@ -12,7 +12,7 @@ T is the width (1 for decode), C the context. Batch is 1. There is one path for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,11 +63,18 @@ class TorchGraph:
     outputs: tuple[str, ...]
 
 
-def graph_keys(vlm: VLM, context: int, prefill_width: int, verify_width: int) -> list[GraphKey]:
-    """The graphs of a bundle: vision, prefill, verify, decode, head."""
-    image_size = vlm.config.vision.image_size
+def graph_keys(
+    vlm: VLM,
+    context: int,
+    prefill_width: int,
+    verify_width: int,
+    image_sizes: Sequence[int] = (),
+) -> list[GraphKey]:
+    """The graphs of a bundle: vision (of each size, or the model's own), prefill, verify, decode,
+    head."""
+    sizes = image_sizes or (vlm.config.vision.image_size,)
     return [
-        GraphKey(role="vision", image_size=image_size),
+        *(GraphKey(role="vision", image_size=size) for size in sizes),
         GraphKey(role="prefill", width=prefill_width, context=context),
         GraphKey(role="verify", width=verify_width, context=context),
         GraphKey(role="decode", width=1, context=context),

@@ -14,7 +14,7 @@ import torch
 
 from autoneural.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, load_weights
 from autoneural.compress.quantize import load_quantized
-from autoneural.config import MobileNetV5Config
+from autoneural.config import MobileNetV5Config, ModelConfig
 from autoneural.errors import UserError
 from autoneural.export.qdq import Quantization, load_quantization
 from autoneural.model.placeholders import hollow_model, may_be_hollow
@@ -71,16 +71,30 @@ def _hollow(checkpoint: Checkpoint, quantization: Quantization) -> VLM:
     return hollow_model(checkpoint.config, real)
 
 
-def at_size(source: Source, size: int | None) -> Source:
-    """The same weights and ranges for pictures of `size` pixels a side."""
+def at_sizes(source: Source, sizes: Sequence[int]) -> Source:
+    """The same weights and ranges for pictures of `sizes` pixels a side, the first unless told.
+
+    UserError as `check_sizes` says.
+    """
     config = source.checkpoint.config
-    own = config.vision.image_size
-    if size is None or size == own:
+    check_sizes(config, sizes)
+    if not sizes or sizes[0] == config.vision.image_size:
         return source
-    if not isinstance(config.vision, MobileNetV5Config):
-        raise UserError(f"image size {size}: the encoder of {config.name} takes {own} and no other")
-    if size % _STRIDE:
-        raise UserError(f"image size {size}: not a multiple of {_STRIDE}")
-    config = replace(config, vision=replace(config.vision, image_size=size))
+    config = replace(config, vision=replace(config.vision, image_size=sizes[0]))
     source.model.config = config
     return replace(source, checkpoint=source.checkpoint._replace(config=config))
+
+
+def check_sizes(config: ModelConfig, sizes: Sequence[int]) -> None:
+    """UserError naming the first image size that a static encoder of `config` cannot have."""
+    own = config.vision.image_size
+    if len(set(sizes)) < len(sizes):
+        raise UserError(f"image sizes {' '.join(map(str, sizes))}: name each once")
+    for size in sizes:
+        if size != own and not isinstance(config.vision, MobileNetV5Config):
+            raise UserError(
+                f"image size {size}: the encoder of {config.name} takes {own} and no other; "
+                "make a bundle for each size"
+            )
+        if size != own and size % _STRIDE:
+            raise UserError(f"image size {size}: not a multiple of {_STRIDE}")

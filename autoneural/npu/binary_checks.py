@@ -70,7 +70,7 @@ class _PartCheck:
         self._folder, self._files = write_part(bundle, part, scratch / "cut")
         self._inputs = {}
         for graph, file in zip(part.graphs, self._files, strict=True):
-            known = feeds[graph.spec.role]
+            known = feeds[PurePosixPath(graph.spec.file).stem]
             source = scratch / f"{graph.name}.feeds.npz"
             chosen = {tensor.name: known[tensor.name] for tensor in graph.spec.inputs}
             np.savez(source, **chosen)  # pyright: ignore[reportArgumentType]

@@ -192,6 +192,7 @@ def _graph_row(
     return {
         "role": spec.role,
         "width": spec.width,
+        "image_size": spec.image_size,
         "nodes_npu": npu,
         "nodes_total": npu + len(cpu),
         "npu_partitions": compiled.partitions,
@@ -211,6 +212,7 @@ def _part_row(
         "part": part.index,
         "layers": part.layers,
         "widths": [graph.spec.width for graph in part.graphs if graph.spec.width],
+        "image_sizes": [g.spec.image_size for g in part.graphs if g.spec.image_size],
         **{
             key: sum(row[key] for row in graphs)
             for key in ("nodes_npu", "nodes_total", "float_tensors")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, cast
 
 import numpy as np
 
@@ -34,8 +35,8 @@ class Trace:
 
     @property
     def graph(self) -> str:
-        """Role of the graph: unique among those of a bundle's qdq target."""
-        return self.spec.role
+        """Name of the graph's file: `vision`, `vision-768` for another size, `prefill`, ..."""
+        return PurePosixPath(self.spec.file).stem
 
 
 class _Recorded:
@@ -80,7 +81,18 @@ def trace(bundle: Bundle, conversations: Sequence[Sequence[Message]]) -> list[Tr
         if features:
             rows[inputs.input_ids == processor.tokenizer.image_id] = np.concatenate(features)
         _feed(Decoder(bundle, watched), rows, sorted(d.spec.width for d in sessions.decoders))
+    for size in bundle.image_sizes[1:]:
+        _see(bundle.at_size(size), conversations, log)
     return log
+
+
+def _see(bundle: Bundle, conversations: Sequence[Sequence[Message]], log: list[Trace]) -> None:
+    """The pictures once more, in the size of this bundle."""
+    sessions = TargetSessions.load(bundle, place(bundle, _INTEGERS))
+    processor, watched = load_processor(bundle), cast(Any, _Recorded(sessions.vision, log))
+    encoder = ImageEncoder(watched)
+    for messages in conversations:
+        encoder(processor(messages).pixel_values)
 
 
 def _feed(decoder: Decoder, rows: np.ndarray, widths: Sequence[int]) -> None:

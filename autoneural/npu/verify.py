@@ -70,7 +70,7 @@ def verify(
         outputs[role] = tuple(found.outputs)
     progress("binaries", len(roles), total)
     graphs = [
-        replace(check, outputs=outputs.get(check.graph.split("-")[0], ()) if not check.part else ())
+        replace(check, outputs=outputs.get(check.graph, ()) if not check.part else ())
         for check in check_binaries(bundle, chip, traces)
     ]
     tokens = _tokens(bundle, chip, questions, correct, progress, len(roles) + 1, total)

@@ -33,7 +33,7 @@ def results(built: Built, command: str) -> dict[str, Any]:
         "command": command,
         "calibration": built.calibration,
         "context": built.bundle.context,
-        "image_size": built.bundle.processor.image_size,
+        "image_sizes": list(built.bundle.image_sizes),
         "seconds": round(built.seconds, 1),
         "peak_rss_gb": round(built.peak_rss_gb, 2),
         "binary_gb": round(sum(held[name]["bytes"] for name in files) / _GB, 3),

@@ -1,6 +1,7 @@
 """`autoneural build`: checkpoint -> quantise -> export -> compile, in bounded memory.
 
     OUT-run/quantised/  quantised.json     integers and ranges, and what they took
+    OUT-run/exporting/                     graphs that are whole (export/finished.py)
     OUT-run/exported/   exported.json      the integer graphs that a chip's compiler reads
     .OUT.compile/                          binaries that are finished (npu/compile.py)
     OUT/                built.json in OUT-run
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from autoneural.compress.streaming import quantize_streamed
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
 from autoneural.export.bundle import ExportOptions, build_bundle
+from autoneural.export.source import check_sizes
 from autoneural.files import refuse_current, sha256, writable_folder, write_text
 from autoneural.manifest import MANIFEST
 from autoneural.npu.compile import CompileOptions, check_place, compile_bundle
@@ -41,13 +44,15 @@ Say = Callable[[str], None]
 AFFORDABLE = 100_000_000
 """Parameters up to which rounding is compensated unless told: minutes, not hours, on two cores."""
 _CONTEXT = 4096
+_TOOK = "took.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
     """`chip` None: the target `cpu`. None elsewhere: the model's own, or what is affordable.
 
-    `data`: rows to calibrate on, None for the pictures that come with the package.
+    `data`: rows to calibrate on, None for the pictures that come with the package; as many
+    `samples` at each of `image_sizes`, of which () is the model's own.
     """
 
     chip: Chip | None = None
@@ -56,8 +61,13 @@ class BuildOptions:
     data: Path | None = None
     samples: int = 4
     context: int | None = None
-    image_size: int | None = None
+    image_sizes: tuple[int, ...] = ()
     max_part_mb: int = CompileOptions.max_part_mb
+
+    @property
+    def image_size(self) -> int | None:
+        """What pictures have unless told; None for the model's own."""
+        return self.image_sizes[0] if self.image_sizes else None
 
     @property
     def target(self) -> str:
@@ -156,11 +166,13 @@ def _resolved(source: Path, out: Path, options: BuildOptions) -> BuildOptions:
     config = load_checkpoint(source).config
     if load_checkpoint(source).encodings is None:
         opened = open_float(source, options.image_size)
+        config = opened.config
         size = sum(tensor.numel() for tensor in opened.state_dict.values())
         rounding = options.rounding or ("compensated" if size <= AFFORDABLE else "nearest")
         options = replace(options, rounding=rounding)
     elif options.rounding or options.data:
         raise UserError(f"{source}: is quantised already: --rounding and --data mean nothing")
+    check_sizes(config, options.image_sizes)
     if options.chip is not None:
         check_place(out, CompileOptions(max_part_mb=options.max_part_mb))
     return replace(options, context=_context(config, options.context))
@@ -175,9 +187,14 @@ def _context(config: ModelConfig, asked: int | None) -> int:
 
 
 def _calibration(options: BuildOptions) -> str:
+    sizes = f" at each of {_several(options.image_sizes)} px" if options.image_sizes[1:] else ""
     if options.data is not None:
-        return f"calibrated on {options.samples} rows of {options.data}"
-    return f"calibrated on {options.samples} drawn example pictures, not on your data"
+        return f"calibrated on {options.samples} rows of {options.data}{sizes}"
+    return f"calibrated on {options.samples} drawn example pictures{sizes}, not on your data"
+
+
+def _several(sizes: Iterable[int]) -> str:
+    return " ".join(map(str, sizes))
 
 
 def _quantised(run: Path, source: Path, options: BuildOptions, tell: Tell, say: Say) -> _Record:
@@ -187,7 +204,7 @@ def _quantised(run: Path, source: Path, options: BuildOptions, tell: Tell, say: 
         "rounding": options.rounding,
         "data": options.data and str(options.data.resolve()),
         "samples": options.samples,
-        "image_size": options.image_size,
+        "image_sizes": options.image_sizes,
     }
 
     def make(folder: Path) -> list[Part]:
@@ -200,14 +217,18 @@ def _quantised(run: Path, source: Path, options: BuildOptions, tell: Tell, say: 
 
 def quantise_step(tell: Tell, source: Path, out: Path, options: BuildOptions) -> None:
     """In a child: `source` to the quantised checkpoint `out`."""
-    data, count, size = options.data, options.samples, options.image_size
-    samples = (
-        example_samples(source, count, size)
-        if data is None
-        else calibration_samples(source, data, count, size)
-    )
+    data, count = options.data, options.samples
+    samples = [
+        sample
+        for size in options.image_sizes or (None,)
+        for sample in (
+            example_samples(source, count, size)
+            if data is None
+            else calibration_samples(source, data, count, size)
+        )
+    ]
     quantize_streamed(
-        open_float(source, size),
+        open_float(source, options.image_size),
         samples,
         out,
         precision=options.precision,
@@ -225,26 +246,53 @@ def _exported(
         "weights": weights_hash(source),
         "target": options.target,
         "context": options.context,
-        "image_size": options.image_size,
+        "image_sizes": options.image_sizes,
         "out": str(out.resolve()),
     }
+    exporting = run / "exporting"
+    keep = exporting / _identity(facts)
 
     def make(folder: Path) -> list[Part]:
-        done = run_child(export_step, (source, folder, options), tell)
-        return [_part("export", done, folder)]
+        for other in exporting.glob("*"):
+            if other != keep:
+                shutil.rmtree(other, ignore_errors=True)
+        keep.mkdir(parents=True, exist_ok=True)
+        done = run_child(export_step, (source, folder, options, keep), tell)
+        seconds, peak = _took(keep)
+        shutil.rmtree(exporting, ignore_errors=True)
+        part = _part("export", done, folder)
+        return [replace(part, seconds=round(seconds, 1), peak_rss_gb=round(peak, 2))]
 
     return _step(run / "exported.json", facts, out / MANIFEST, make, say)
 
 
-def export_step(tell: Tell, source: Path, out: Path, options: BuildOptions) -> None:
-    """In a child: the quantised checkpoint `source` to the bundle `out`."""
+def export_step(tell: Tell, source: Path, out: Path, options: BuildOptions, keep: Path) -> None:
+    """In a child: the quantised checkpoint `source` to the bundle `out`.
+
+    Graphs that are whole wait in `keep`, and with them what they have taken in all runs so far.
+    """
     assert options.context is not None
     export = ExportOptions.within(options.context)
-    export = replace(export, image_size=options.image_size, verify=False)
-    lines = iter(range(1, 100))
-    build_bundle(
-        source, out, [options.target], export, progress=lambda line: tell(line, next(lines), 8)
-    )
+    export = replace(export, image_sizes=options.image_sizes, verify=False)
+    lines, start = iter(range(1, 100)), time.perf_counter()
+    earlier, peak = _took(keep)
+    total = len(options.image_sizes or (None,)) + 7
+
+    def told(line: str) -> None:
+        took = (earlier + time.perf_counter() - start, max(peak, peak_rss_gb()))
+        write_text(keep / _TOOK, json.dumps(took))
+        tell(line, next(lines), total)
+
+    build_bundle(source, out, [options.target], export, progress=told, keep=keep)
+
+
+def _took(keep: Path) -> tuple[float, float]:
+    """Seconds of all runs, and GiB of memory at most."""
+    try:
+        seconds, peak = json.loads((keep / _TOOK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0.0, 0.0
+    return float(seconds), float(peak)
 
 
 def _compiled(
@@ -274,9 +322,11 @@ def _compiled(
 
 def _binary(row: Any) -> Part:
     name = row["role"] if row["layers"] is None else f"{row['role']} {row['part']}"
-    widths = " ".join(f"AR-{width}" for width in row["widths"] if row["role"] == "language")
+    graphs = [f"AR-{width}" for width in row["widths"] if row["role"] == "language"]
+    if len(sizes := row.get("image_sizes", ())) > 1:  # a part of an earlier version says none
+        graphs = [f"{_several(sizes)} px"]
     return Part(
-        name=f"{name} {widths}".strip(),
+        name=" ".join((name, *graphs)),
         seconds=row["seconds"],
         peak_rss_gb=row["peak_rss_gb"],
         bytes=row["binary_bytes"],
@@ -292,20 +342,25 @@ def _step(
     say: Say,
 ) -> _Record:
     """Make the folder of `proof` unless it is there, made from the same `facts`."""
-    made_by = json.dumps({"program": __version__, **facts}, sort_keys=True)
-    identity = hashlib.sha256(made_by.encode()).hexdigest()
-    record = _load(path)
+    identity, record = _identity(facts), _load(path)
     if record and record.identity == identity and proof.is_file() and sha256(proof) == record.proof:
         say(f"{path.stem}: there already")
         return record
     path.unlink(missing_ok=True)
     start = time.perf_counter()
     parts = make(proof.parent)
-    seconds = round(time.perf_counter() - start, 1)
+    # A step that was killed once took what its parts took, in all runs.
+    seconds = max(time.perf_counter() - start, sum(part.seconds for part in parts))
+    seconds = round(seconds, 1)
     record = _Record(identity=identity, proof=sha256(proof), seconds=seconds, parts=tuple(parts))
     record.save(path)
     say(f"{path.stem}: {seconds:.0f} s")
     return record
+
+
+def _identity(facts: dict[str, Any]) -> str:
+    made_by = json.dumps({"program": __version__, **facts}, sort_keys=True)
+    return hashlib.sha256(made_by.encode()).hexdigest()
 
 
 def _load(path: Path) -> _Record | None:

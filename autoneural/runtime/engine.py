@@ -50,10 +50,13 @@ class Engine:
         threads: int | None = None,
         exact: bool = False,
         exact_reuse: bool = False,
+        image_size: int | None = None,
     ) -> None:
         """`bundle` may be a folder or an embedded name; `threads` defaults to physical cores.
 
         With `exact_reuse`, an answer never depends on what was asked before: see `Decoder`.
+        `image_size`: pixels a side of the pictures, one of `Bundle.image_sizes`, the first if None.
+
         `device` is one of `devices.DEVICES`; without a `target` it takes its own (cpu: `cpu`). The
         emulator is for the chip named, SA8295P unless told, and runs the `qdq` graphs, compiled in
         memory, unshared: it refuses binaries that share weights. Seconds per answer, not for use.
@@ -62,6 +65,8 @@ class Engine:
         bit of them. A plain step then costs as much as a wide one.
         """
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        if image_size is not None:
+            self.bundle = self.bundle.at_size(image_size)
         self.placement = place(self.bundle, target, device, chip, require_npu=require_npu)
         self.target = self.placement.target
         self.processor = load_processor(self.bundle)

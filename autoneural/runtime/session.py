@@ -248,7 +248,8 @@ def _graphs_in_parts(
         if graph.role in roles and not elsewhere:
             groups[graph.role, graph.width, graph.context].append(graph)
     if not groups:
-        raise UserError(f"bundle {bundle.name}: {target.name} has no {roles[0]} graph")
+        size = f" for {bundle.processor.image_size} px" if roles[0] == "vision" else ""
+        raise UserError(f"bundle {bundle.name}: {target.name} has no {roles[0]} graph{size}")
     return list(groups.values())
 
 

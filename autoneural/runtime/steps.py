@@ -76,23 +76,28 @@ class AnswerSteps:
         widths = (self._width if self._exact else 1, self._width)
         plain, wide = (np.asarray(self._embedding[[0] * width]) for width in widths)
         hidden = self._decoder.run(wide)["hidden_states"][:, :1]
-        plain_ms, wide_ms, head_ms = _fastest_ms(
+        plain_ms, wide_ms, head_ms = _mean_ms(
             lambda: self._decoder.run(plain),
             lambda: self._decoder.run(wide),
             lambda: self._decoder.logits(hidden),
         )
         if self._exact:  # the same graph twice
-            plain_ms = wide_ms = min(plain_ms, wide_ms)
+            plain_ms = wide_ms = (plain_ms + wide_ms) / 2
         return StepCosts(width=self._width, plain_ms=plain_ms, wide_ms=wide_ms, head_ms=head_ms)
 
 
-def _fastest_ms(*works: Callable[[], object]) -> list[float]:
-    """The least of many times of each, in turns: what else the machine does only ever adds."""
-    times: list[list[float]] = [[] for _ in works]
-    end = time.perf_counter() + _SECONDS
-    while len(times[0]) < _REPEATS or time.perf_counter() < end:
-        for work, found in zip(works, times, strict=True):
+def _mean_ms(*works: Callable[[], object]) -> list[float]:
+    """Milliseconds of each, run in turns after one round that warms up.
+
+    Not the least of them: a busy machine interrupts long steps more often than short ones, and will
+    do so while it answers.
+    """
+    totals = [0.0] * len(works)
+    end, rounds = time.perf_counter() + _SECONDS, 0
+    while rounds <= _REPEATS or time.perf_counter() < end:
+        for index, work in enumerate(works):
             start = time.perf_counter()
             work()
-            found.append((time.perf_counter() - start) * 1e3)
-    return [min(found) for found in times]
+            totals[index] += (time.perf_counter() - start) * (rounds > 0)
+        rounds += 1
+    return [1e3 * total / (rounds - 1) for total in totals]

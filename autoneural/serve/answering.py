@@ -134,6 +134,7 @@ class Answer(Response):
             max_tokens=request.max_tokens,
             stop=request.stop,
             top_logprobs=request.top_logprobs,
+            stream=request.stream,
             client=request.client,
             arrived=request.arrived,
             speculate=request.speculate,
@@ -146,14 +147,12 @@ class Answer(Response):
             await self._whole(job, scope, receive, send)
 
     async def _whole(self, job: Job, scope: Scope, receive: Receive, send: Send) -> None:
-        deltas: list[Delta] = []
         finished: list[Finished] = []
         async for events in _events(job, None):
-            deltas += [event for event in events or () if isinstance(event, Delta)]
             finished += [event for event in events or () if isinstance(event, Finished)]
         self._metrics.answered(self._request.served.name, finished)
         self._started = True
-        await Json(self._request.answers.whole(deltas, finished))(scope, receive, send)
+        await Json(self._request.answers.whole(finished))(scope, receive, send)
 
     async def _stream(self, job: Job, send: Send) -> None:
         await self._open_stream(send)

@@ -36,15 +36,11 @@ class Answers(ABC):
     whole_object = ""
     chunk_object = ""
 
-    def whole(self, deltas: Sequence[Delta], finished: Sequence[Finished]) -> dict[str, Any]:
+    def whole(self, finished: Sequence[Finished]) -> dict[str, Any]:
         """The response of a request that does not stream."""
-        choices = [
-            self._whole_choice(each, [delta for delta in deltas if delta.index == each.index])
-            for each in finished
-        ]
         return {
             **self._head(self.whole_object),
-            "choices": choices,
+            "choices": [self._whole_choice(each) for each in finished],
             "usage": self._usage(finished),
             "timings": timings(finished[0]),
         }
@@ -85,8 +81,8 @@ class Answers(ABC):
         }
 
     @abstractmethod
-    def _whole_choice(self, finished: Finished, deltas: Sequence[Delta]) -> dict[str, Any]:
-        """A complete answer, which came as `deltas`."""
+    def _whole_choice(self, finished: Finished) -> dict[str, Any]:
+        """A complete answer."""
 
     @abstractmethod
     def _delta_choice(self, delta: Delta, first: bool) -> dict[str, Any]:
@@ -98,15 +94,15 @@ class ChatAnswers(Answers):
 
     prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def _whole_choice(self, finished: Finished, deltas: Sequence[Delta]) -> dict[str, Any]:
-        text = "".join(delta.text for delta in deltas)
-        calls = [call.to_dict() for delta in deltas for call in delta.calls]
+    def _whole_choice(self, finished: Finished) -> dict[str, Any]:
+        text = "".join(delta.text for delta in finished.deltas)
+        calls = [call.to_dict() for delta in finished.deltas for call in delta.calls]
         content = None if calls and not text else text
         message = {"role": "assistant", "content": content, "refusal": None}
         return {
             "index": finished.index,
             "message": message | ({"tool_calls": calls} if calls else {}),
-            "logprobs": self._logprobs([token for delta in deltas for token in delta.tokens]),
+            "logprobs": self._logprobs(_tokens(finished)),
             "finish_reason": _finish(finished.result, len(calls)),
         }
 
@@ -143,11 +139,11 @@ class CompletionAnswers(Answers):
 
     prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
 
-    def _whole_choice(self, finished: Finished, deltas: Sequence[Delta]) -> dict[str, Any]:
+    def _whole_choice(self, finished: Finished) -> dict[str, Any]:
         return {
             "index": finished.index,
             "text": finished.result.text,
-            "logprobs": self._logprobs([token for delta in deltas for token in delta.tokens]),
+            "logprobs": self._logprobs(_tokens(finished)),
             "finish_reason": _finish(finished.result),
         }
 
@@ -168,6 +164,10 @@ class CompletionAnswers(Answers):
             "top_logprobs": [{rival.text: rival.logprob for rival in t.top} for t in tokens],
             "text_offset": [t.letter for t in tokens],
         }
+
+
+def _tokens(finished: Finished) -> list[TokenChoice]:
+    return [token for delta in finished.deltas for token in delta.tokens]
 
 
 def _finish(result: Result, calls: int = 0) -> str:

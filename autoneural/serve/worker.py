@@ -50,11 +50,12 @@ class Delta:
 
 @dataclass(frozen=True)
 class Finished:
-    """Answer `index` is complete."""
+    """Answer `index` is complete; with all of it where it was not streamed."""
 
     index: int
     result: Result
     queue_ms: float
+    deltas: Sequence[Delta] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Job:
     stop: Sequence[str]
     top_logprobs: int | None
     """None: no log-probabilities; 0: those of the tokens that were said."""
+    stream: bool
     client: Hashable
     arrived: float
     speculate: Speculate = "off"
@@ -245,13 +247,15 @@ def _run(engine: Engine, job: Job, index: int, run: Run) -> None:
         started=job.arrived,
     )
     reader = run.form.reader()
+    said: list[Delta] = []
+    tell = job.emit if job.stream else said.append
     for piece in generation:
         tokens = watch.choices.take(piece.text) if watch.choices else ()
         text, calls = reader.push(piece.text)
         if text or calls or tokens:
-            job.emit(Delta(index, text, tokens, calls))
+            tell(Delta(index, text, tokens, calls))
     text, calls = reader.flush()
     if text or calls:
-        job.emit(Delta(index, text, (), calls))
-    queue_ms = max(0.0, taken - job.submitted) * 1e3
-    job.emit(Finished(index, generation.result, queue_ms))
+        tell(Delta(index, text, (), calls))
+    queue_ms = (taken - job.submitted) * 1e3
+    job.emit(Finished(index, generation.result, queue_ms, said))

@@ -1,6 +1,8 @@
 import json
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from autoneural.checkpoint import save_checkpoint, weights_hash
 from autoneural.compress.quantize import frozen_tensors
 from autoneural.errors import UserError
 from autoneural.export.bundle import ExportOptions, build_bundle
+from autoneural.export.finished import Finished
 from tests.export.conftest import CONFIG, CONTEXT, WIDTH, Quantised
 
 
@@ -31,7 +34,7 @@ def checkpoint(
     return save_checkpoint(folder, tensors, CONFIG, tokenizer, recipe, quantised.encodings)
 
 
-def build(checkpoint: Path, out: Path, *targets: str, **options: int) -> tuple[Bundle, list[str]]:
+def build(checkpoint: Path, out: Path, *targets: str, **options: Any) -> tuple[Bundle, list[str]]:
     lines: list[str] = []
     chosen = ExportOptions(
         **{"context": CONTEXT, "prefill_width": WIDTH, "verify_width": 4, **options}
@@ -155,7 +158,7 @@ def test_bad_requests_are_one_line(
 
 
 def test_pictures_of_another_size(checkpoint: Path, bundle: Bundle, tmp_path: Path):
-    larger, _ = build(checkpoint, tmp_path / "large", "qdq", image_size=128)
+    larger, _ = build(checkpoint, tmp_path / "large", "qdq", image_sizes=(128,))
     assert larger.processor.image_size == larger.model.vision.image_size == 128
     assert larger.processor.tokens_per_image == bundle.processor.tokens_per_image
     vision = next(g for g in larger.target("qdq").graphs if g.role == "vision")
@@ -163,7 +166,104 @@ def test_pictures_of_another_size(checkpoint: Path, bundle: Bundle, tmp_path: Pa
     weights = [b.manifest["files"]["qdq/language.data"] for b in (larger, bundle)]
     assert weights[0] == weights[1]
     with pytest.raises(UserError, match="image size 100: not a multiple of 32"):
-        build(checkpoint, tmp_path / "odd", "qdq", image_size=100)
+        build(checkpoint, tmp_path / "odd", "qdq", image_sizes=(100,))
+
+
+def test_two_sizes_share_their_weights(checkpoint: Path, bundle: Bundle, tmp_path: Path):
+    both, _ = build(checkpoint, tmp_path / "both", "qdq", image_sizes=(64, 128), verify=False)
+    vision = [g for g in both.target("qdq").graphs if g.role == "vision"]
+    assert [(g.file, g.image_size, g.inputs[0].shape) for g in vision] == [
+        ("qdq/vision.onnx", 64, (1, 3, 64, 64)),
+        ("qdq/vision-128.onnx", 128, (1, 3, 128, 128)),
+    ]
+    assert both.image_sizes == (64, 128)
+    assert both.processor == bundle.processor
+    files, alone = (
+        {k: v for k, v in b.manifest["files"].items() if k.startswith("qdq/")}
+        for b in (both, bundle)
+    )
+    assert files.pop("qdq/vision-128.onnx")
+    # The larger one adds no matrix; only constants that its own shapes need.
+    weights, before = (found.pop("qdq/vision.data")["bytes"] for found in (files, alone))
+    assert before <= weights < before + 1024
+    assert files == alone
+    larger = both.at_size(128)
+    assert (larger.processor.image_size, larger.image_sizes) == (128, (128, 64))
+    with pytest.raises(UserError, match="no vision graph for pictures of 96 px; it has 64, 128"):
+        both.at_size(96)
+    with pytest.raises(UserError, match="image sizes 64 64: name each once"):
+        build(checkpoint, tmp_path / "odd", "qdq", image_sizes=(64, 64))
+
+
+class Killed(BaseException):
+    """What no code of ours catches."""
+
+
+def go_on(checkpoint: Path, out: Path, keep: Path, progress: Any) -> Bundle:
+    options = ExportOptions(context=CONTEXT, prefill_width=WIDTH, verify_width=4, verify=False)
+    return build_bundle(checkpoint, out, ["qdq"], options, progress=progress, keep=keep)
+
+
+@pytest.fixture(scope="module")
+def stopped(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an export kept that was stopped after two graphs of five."""
+    folder, lines = tmp_path_factory.mktemp("stopped"), []
+
+    def progress(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        go_on(checkpoint, folder / "out", folder / "keep", progress)
+    assert [path.name for path in folder.iterdir()] == ["keep"]
+    return folder / "keep"
+
+
+def test_stopped_in_the_third_graph_it_keeps_two(
+    checkpoint: Path, bundle: Bundle, stopped: Path, tmp_path: Path
+):
+    out, keep = tmp_path / "out", tmp_path / "keep"
+    shutil.copytree(stopped, keep)
+    # The third was under way: half a graph, and weights that no graph points into yet.
+    (keep / "bundle/qdq/verify.onnx").write_bytes(b"half")
+    with (keep / "bundle/qdq/language.data").open("ab") as file:
+        file.write(b"more")
+    lines: list[str] = []
+    again = go_on(checkpoint, out, keep, lines.append)
+    assert [line for line in lines if "there already" in line] == [
+        "qdq/vision: there already",
+        "qdq/prefill: there already",
+    ]
+    assert lines[2].startswith("qdq/verify: ")
+    files = bundle.manifest["files"]
+    assert again.manifest["files"] == {
+        name: entry for name, entry in files.items() if not name.startswith(("float/", "cpu/"))
+    }
+    assert again.targets["qdq"] == bundle.targets["qdq"]
+
+
+@pytest.mark.parametrize("name", ["qdq/vision.onnx", "qdq/language.data"])
+def test_what_is_damaged_is_not_believed(stopped: Path, tmp_path: Path, name: str):
+    keep = tmp_path / "keep"
+    shutil.copytree(stopped, keep)
+    assert Finished(keep, keep / "bundle").entry("qdq/prefill.onnx")
+    file = keep / "bundle" / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    found = Finished(keep, keep / "bundle")
+    assert found.entry("qdq/prefill.onnx") is None
+    assert found.weights("qdq/language.data").stored == {}
+    assert (keep / "bundle/qdq/language.data").stat().st_size == 0
+
+
+def test_a_record_that_cannot_be_read_is_none(stopped: Path, tmp_path: Path):
+    keep = tmp_path / "keep"
+    shutil.copytree(stopped, keep)
+    for text in ("[]", "{", '{"weights": {}, "graphs": {"qdq/x.onnx": {"sha256": 1}}}'):
+        (keep / "finished.json").write_text(text)
+        assert Finished(keep, keep / "bundle").entry("qdq/vision.onnx") is None
 
 
 def test_a_folder_with_something_else_is_not_replaced(checkpoint: Path, tmp_path: Path):

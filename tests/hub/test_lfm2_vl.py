@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import Lfm2VlConfig, Lfm2VlForConditionalGeneration
 
 from autoneural.checkpoint import load_checkpoint, load_weights
-from autoneural.config import ModelConfig, TextConfig, TilingConfig, ViTConfig
+from autoneural.config import ModelConfig, TextConfig, TilingConfig, ViTConfig, preset
 from autoneural.data.tiles import cut
 from autoneural.errors import UserError
 from autoneural.hub.importers import import_folder
@@ -31,6 +31,7 @@ from autoneural.hub.lfm2_vl import (
 from autoneural.model.vlm import VLM, num_parameters
 from tests.data.test_tiles import noise
 from tests.hub.conftest import VOCAB
+from tests.hub.test_importers import RELEASED
 
 IMAGE = 5
 TEXT = TextConfig(
@@ -404,3 +405,25 @@ def test_patch_embedding_takes_the_scale_in() -> None:
     with pytest.raises(UserError, match=r"^there: .*weight is \[6, 11\], not \[6, 12\]"):
         convert_tensors({names[0]: weight[:, 1:], names[1]: bias}, vision, scale, "there")
     assert pixel_scale({"do_normalize": False}) == PixelScale((0.0,) * 3, (1.0,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "vision", "layers", "parameters"),
+    [
+        ("lfm2-vl-450m", LFM2_350M, BASE, 12, 450_822_656),
+        ("lfm2-vl-1.6b", LFM2_1_2B, LARGE, 26, 1_584_804_000),
+    ],
+)
+def test_presets_have_the_released_shapes(
+    name: str, text: TextConfig, vision: dict, layers: int, parameters: int
+) -> None:
+    encoder = {**vision, "num_hidden_layers": layers, "vision_use_head": False}
+    released = Lfm2VlConfig(vision_config=encoder, text_config=text_dict(text))
+    ours = preset(name)
+    text = replace(text, max_position_embeddings=128_000)
+    assert ours == model_config(released.to_dict(), {}, text, name)
+    with torch.device("meta"):
+        model, theirs = VLM(ours), Lfm2VlForConditionalGeneration(released)
+    assert num_parameters(model) == num_parameters(theirs) == parameters
+    language = {"lfm2-vl-450m": "LFM2-350M", "lfm2-vl-1.6b": "LFM2-1.2B"}[name]
+    assert num_parameters(model.language_model) == RELEASED[language][1]

@@ -218,7 +218,6 @@ def app_with_own_models(served, **settings):
 def test_headers_are_bounded(http) -> None:
     response = http.get("/health", headers={"X-Long": "a" * 40_000})
     assert (response.status_code, error_of(response)["code"]) == (431, "headers_too_large")
-    assert http.get("/health", headers={"X-Long": "a" * 2_000_000}).status_code in (400, 431)
 
 
 def test_logs_hold_no_contents(served, monkeypatch, caplog) -> None:
@@ -242,7 +241,8 @@ def test_telemetry_of_the_framework_is_off(served, monkeypatch) -> None:
     monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
     app = app_with(served)
     assert not app._native_telemetry.enabled()
-    assert not any(app._telemetry[key] for key in ("auto_configure", "tracing", "logs", "metrics"))
+    telemetry = dict(app._telemetry)
+    assert not any(telemetry[key] for key in ("auto_configure", "tracing", "logs", "metrics"))
 
 
 def test_nothing_asks_the_network() -> None:
