@@ -12,4 +12,5 @@ queue.py        who is next                      worker.py       one engine, one
 models.py       the bundles that are served      logprobs.py     what else might have been said
 metrics.py      figures for Prometheus           unsupported.py  what is refused, not ignored
 run.py          sockets, signals, shutdown       settings.py     what the command line decides
+web.py, web/    the page at /
 """
