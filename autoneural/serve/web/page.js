@@ -23,6 +23,7 @@ async function send(text, pictures, rest = [], expected = undefined) {
   turns.push(turn);
   $("turns").append(turn.element);
   hideError();
+  announce("");
   const stopper = new AbortController();
   answering = stopper;
   refresh();
@@ -83,7 +84,8 @@ function sendComposed() {
 }
 
 function stop() {
-  answering?.abort();
+  if (!answering) return;
+  answering.abort();
   focusQuestion();
 }
 
