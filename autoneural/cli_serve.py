@@ -36,7 +36,7 @@ def add_serve(verbs: argparse._SubParsersAction) -> None:
     safety.add_argument(
         "--api-key",
         metavar="KEY",
-        help="asked of every request but /health; better in AUTONEURAL_API_KEY, unseen by `ps`",
+        help="asked of all but /health and the empty page; AUTONEURAL_API_KEY hides it from `ps`",
     )
     safety.add_argument(
         "--allow-host",

@@ -13,4 +13,5 @@ models.py       the bundles that are served      logprobs.py     what else might
 metrics.py      figures for Prometheus           unsupported.py  what is refused, not ignored
 run.py          sockets, signals, shutdown       settings.py     what the command line decides
 forms.py        JSON schemas, tools
+web.py, web/    the page at /
 """

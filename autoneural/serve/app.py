@@ -38,6 +38,8 @@ from autoneural.serve.schemas import (
 )
 from autoneural.serve.settings import Settings
 from autoneural.serve.unsupported import refuse_unsupported
+from autoneural.serve.web import PAGE_PATHS
+from autoneural.serve.web import router as page_router
 
 _PREPARING = 2
 """Requests whose pictures are decoded at once: each may take 40 megapixels of memory."""
@@ -94,11 +96,12 @@ def create_app(models: Models, settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.server = server
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Guard, settings=settings, keyless=("/health", *PAGE_PATHS))
     app.add_exception_handler(ApiError, _on_api_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.include_router(router)
+    app.include_router(page_router)
     return app
 
 

@@ -46,9 +46,9 @@ def serve(
         models = Models.start(bundles, placing, settings)
         app = create_app(models, settings)
         server = AppServer(app, verbose=verbose)
-        where = f"[{host}]" if ":" in host else host
+        where = f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         names = ", ".join(f"{served.name} ({served.target})" for served in models)
-        say(f"serving {names} at http://{where}:{listener.getsockname()[1]}/v1 (Ctrl-C stops)")
+        say(f"serving {names} at http://{where}/v1 and a page at http://{where}/ (Ctrl-C stops)")
         try:
             server.run(sockets=[listener])
         finally:

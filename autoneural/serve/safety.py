@@ -12,7 +12,7 @@ import hmac
 import ipaddress
 import logging
 import traceback
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -26,7 +26,6 @@ log = logging.getLogger("autoneural.serve")
 
 DEFAULT_PORT = 18181
 KEY_VARIABLE = "AUTONEURAL_API_KEY"
-_OPEN = ("/health",)
 _LINGER_SECONDS = 1.0
 
 
@@ -62,9 +61,11 @@ def require_key(host: str, api_key: str | None) -> None:
 class Guard:
     """ASGI middleware. Reads a whole body before any route sees it, within its limits."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, keyless: Collection[str]) -> None:
+        """`keyless` are the paths that need no API key."""
         self._app = app
         self._settings = settings
+        self._keyless = frozenset(keyless)
         self._hosts = {"localhost", *(host.lower() for host in settings.hosts)}
         self._held = 0
 
@@ -107,7 +108,7 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and _authority(origin) != host.lower():
             raise ApiError(403, "pages of other origins may not ask", code="origin_not_allowed")
-        if self._settings.api_key is not None and scope["path"] not in _OPEN:
+        if self._settings.api_key is not None and scope["path"] not in self._keyless:
             self._check_key(headers.get("authorization", ""))
 
     def _knows(self, host: str) -> bool:

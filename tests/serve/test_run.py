@@ -78,6 +78,8 @@ def test_a_server_from_the_first_line_to_ctrl_c(tmp_path: Path) -> None:
             body = {"messages": [ask("my name is Rumpelstiltskin")], "max_tokens": 1}
             assert http.post("/v1/chat/completions", json=body).status_code == 200
             assert http.get("/v1/models", headers={"Authorization": ""}).status_code == 401
+            assert f" a page at {url}/ (" in log.read_text()
+            assert http.get("/", headers={"Authorization": ""}).status_code == 200
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
     finally:
