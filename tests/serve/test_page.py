@@ -65,6 +65,7 @@ FAR_TOO_LONG = "What is this? " * 1000
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no chromium here: the page is not tested in a browser")
+    expect.set_options(timeout=SECONDS)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield browser
@@ -126,8 +127,8 @@ def slow_server(served: Served, engine: Any, **settings: Any) -> Iterator[str]:
 
 def ended(page: Any, count: int = 1) -> Any:
     """The last turn, once there are `count` and no answer is on its way."""
-    expect(page.locator(".turn")).to_have_count(count, timeout=SECONDS)
-    expect(page.locator(".answer[aria-busy]")).to_have_count(0, timeout=SECONDS)
+    expect(page.locator(".turn")).to_have_count(count)
+    expect(page.locator(".answer[aria-busy]")).to_have_count(0)
     return page.locator(".turn").nth(count - 1)
 
 
