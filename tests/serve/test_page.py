@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from autoneural.demo import EXAMPLES
-from autoneural.runtime.engine import Piece
+from autoneural.runtime import Piece
 from autoneural.serve.app import create_app
 from autoneural.serve.models import Models, Served
 from autoneural.serve.settings import Settings
