@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from autoneural.commands import engine_of
@@ -12,6 +11,7 @@ from autoneural.files import expand
 
 if TYPE_CHECKING:
     from autoneural.chat import Settings
+    from autoneural.runtime.constraint import Constraint
 
 
 def infer(args: argparse.Namespace) -> None:
@@ -26,10 +26,10 @@ def infer(args: argparse.Namespace) -> None:
     images = [expand(name) for name in args.image]
     rows = load_prompts(args.prompts) if args.prompts else []
     engine = engine_of(args, exact=args.exact)
-    settings = _settings(args)
+    constraint = None
     if schema is not None:
         constraint = Constraint.json_schema(schema, engine.tokenizer, str(args.json_schema))
-        settings = replace(settings, constraint=constraint)
+    settings = _settings(args, constraint)
     if rows:
         run_prompts(engine, rows, settings)
     elif args.prompt is not None:
@@ -50,7 +50,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--json prints answers: give the question with -p, or a file of --prompts")
 
 
-def _settings(args: argparse.Namespace) -> Settings:
+def _settings(args: argparse.Namespace, constraint: Constraint | None) -> Settings:
     from autoneural.chat import Settings
     from autoneural.runtime import Sampling
 
@@ -68,4 +68,5 @@ def _settings(args: argparse.Namespace) -> Settings:
         max_tokens=args.max_tokens,
         stop=tuple(args.stop),
         speculate=args.speculate,
+        constraint=constraint,
     )

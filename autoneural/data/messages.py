@@ -35,6 +35,11 @@ def image_parts(messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
         yield from (part for part in message["content"] if part["type"] == "image")
 
 
+def is_blank(message: Message) -> bool:
+    """Whether a normalised message has no image and no text but white space."""
+    return not any(part["type"] == "image" or part["text"].strip() for part in message["content"])
+
+
 def _message(message: Any, where: str) -> Message:
     if not isinstance(message, dict):
         raise UserError(f"{where}: expected an object with role and content")

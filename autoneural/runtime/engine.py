@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from autoneural.bundle import Bundle
-from autoneural.data.messages import Message, normalise_messages
+from autoneural.data.messages import Message, is_blank, normalise_messages
 from autoneural.data.processor import ModelInputs
 from autoneural.errors import UserError
 from autoneural.runtime.constraint import Constraint
@@ -251,6 +251,5 @@ class Engine:
 
 def _require_content(messages: Sequence[Message]) -> None:
     """The last message must ask something: a text that is not blank, or an image."""
-    last = normalise_messages(list(messages))[-1]
-    if not any(part["type"] == "image" or part["text"].strip() for part in last["content"]):
+    if is_blank(normalise_messages(list(messages))[-1]):
         raise UserError("prompt: empty; write a question or add an image")

@@ -137,10 +137,9 @@ class Generation:
     def __init__(self, engine: Engine, prompt: Prompt) -> None:
         self._engine = engine
         self._prompt = prompt
+        self._prompt_ids: list[int] = prompt.inputs.input_ids.tolist()
         self._text = TextStream(engine.tokenizer, prompt.stop, prompt.shown)
-        self._sampler = Sampler(
-            prompt.sampling, prompt.inputs.input_ids.tolist(), prompt.constraint
-        )
+        self._sampler = Sampler(prompt.sampling, self._prompt_ids, prompt.constraint)
         self._token_ids: list[int] = []
         self._reason: FinishReason | None = None
         self._timings = Timings()
@@ -228,7 +227,7 @@ class Generation:
         if self._speculation is None:
             return []
         left = self._prompt.max_tokens - len(self._token_ids)
-        tokens = [*self._prompt.inputs.input_ids.tolist(), *self._token_ids]
+        tokens = [*self._prompt_ids, *self._token_ids]
         return self._speculation.propose(tokens, min(steps.room, left - 1))
 
     def _record(self, drafts: list[int], said: list[int], steps: AnswerSteps) -> None:

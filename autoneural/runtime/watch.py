@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Watch:
-    """Sees nothing. Derive from it and give it to `Engine.generate` or `Engine.answer`.
+    """Sees nothing. Derive from it and give it to `Engine.answer`.
 
     Its methods run on the thread that computes. An exception they raise ends the answer and reaches
     the caller; the engine stays usable.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,13 +17,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from autoneural import __version__
+from autoneural.data.tokenizer import BOS, EOS
 from autoneural.runtime.schema import MAX_BYTES
 from autoneural.runtime.tools import MAX_TOOLS
 from autoneural.serve import settings as limits
 from autoneural.serve.answering import Answer, Request
-from autoneural.serve.answers import ChatAnswers, CompletionAnswers
+from autoneural.serve.answers import Answers, ChatAnswers, CompletionAnswers
 from autoneural.serve.errors import ApiError, Json, error_reply, invalid, path_of, unavailable
-from autoneural.serve.forms import asks_for_form
+from autoneural.serve.forms import Form, asks_for_form
 from autoneural.serve.images import ImageReader
 from autoneural.serve.metrics import CONTENT_TYPE, Metrics
 from autoneural.serve.models import Models, Served
@@ -40,6 +41,7 @@ from autoneural.serve.settings import Settings
 from autoneural.serve.unsupported import refuse_unsupported
 from autoneural.serve.web import PAGE_PATHS
 from autoneural.serve.web import router as page_router
+from autoneural.serve.worker import Run
 
 _PREPARING = 2
 """Requests whose pictures are decoded at once: each may take 40 megapixels of memory."""
@@ -141,8 +143,8 @@ async def props(request: HttpRequest, model: str | None = None) -> Json:
             "total_slots": 1,
             "model_alias": served.name,
             "modalities": {"vision": True, "audio": False},
-            "bos_token": "<|startoftext|>",
-            "eos_token": "<|im_end|>",
+            "bos_token": BOS,
+            "eos_token": EOS,
             "build_info": f"autoneural {__version__}",
             "target": served.target,
             "tokens_per_image": served.bundle.processor.tokens_per_image,
@@ -220,8 +222,16 @@ async def completions(body: CompletionRequest, request: HttpRequest) -> Response
 
 
 def _ask(
-    http: HttpRequest, body: Generate, served: Served, form, prepare, answers, *, top, max_tokens
-):
+    http: HttpRequest,
+    body: Generate,
+    served: Served,
+    form: Callable[[], Form],
+    prepare: Callable[[Form], Sequence[Run]],
+    answers: Answers,
+    *,
+    top: int | None,
+    max_tokens: int | None,
+) -> Request:
     return Request(
         served=served,
         form=form if asks_for_form(body) else None,

@@ -77,7 +77,7 @@ class Served:
             forms=Forms(tokenizer),
             target=engine.placement.label,
             context=engine.context,
-            longest_token=max(len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)),
+            longest_token=max(map(len, tokenizer.byte_table())),
             max_queue=settings.max_queue,
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from autoneural.data.messages import Message as Turn
+from autoneural.data.messages import is_blank
 from autoneural.data.processor import ModelInputs
 from autoneural.data.tool_calls import normalise_tool_calls, render_calls
 from autoneural.errors import UserError
@@ -136,7 +137,7 @@ def _require_question(turns: Sequence[Turn]) -> None:
     last = turns[-1]
     if last["role"] == "tool":  # may well have found nothing
         return
-    if not any(p["type"] == "image" or p["text"].strip() for p in last["content"]):
+    if is_blank(last):
         param = f"messages[{len(turns) - 1}].content"
         raise invalid(param, "empty; write a question or add an image")
 
