@@ -235,6 +235,8 @@ class Distil(_Data):
     steps: int = 1000
     batch_size: int = 16
     lr: float = 1e-4
+    max_length: int = 384
+    """As `Stage.max_length`; with the longest rows whole, much of every batch is padding."""
     modality: Modality = "all"
     how: Distillation | None = None
 
@@ -258,6 +260,7 @@ class Distil(_Data):
                 stage,
                 steps=self.steps,
                 batch_size=self.batch_size,
+                max_length=self.max_length,
                 lr=dict.fromkeys(stage.lr, self.lr),
             ),
             options=bench.options,
@@ -330,12 +333,20 @@ class Qat(_Data):
     precision: str = "w4a16kv8"
     steps: int = 500
     batch_size: int = 8
+    max_length: int = 384
+    """As in `Distil`."""
 
     @property
     def words(self) -> str:
         return f"{self.precision}, {self.steps} steps of {self.batch_size} with rounding in place"
 
     def make(self, bench: Workbench, source: Path, out: Path) -> list[str]:
+        stage = replace(
+            default_qat_stage(),
+            steps=self.steps,
+            batch_size=self.batch_size,
+            max_length=self.max_length,
+        )
         outcome = qat(
             source,
             bench.data.parent,
@@ -343,7 +354,7 @@ class Qat(_Data):
             bench.run,
             precision=bench.chosen(self.precision),
             teacher=bench.original,
-            stage=replace(default_qat_stage(), steps=self.steps, batch_size=self.batch_size),
+            stage=stage,
             sources=bench.sources("chat"),
             samples=bench.samples,
             chip=bench.chip,
