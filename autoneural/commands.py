@@ -53,8 +53,10 @@ def data_cockpit(args: argparse.Namespace) -> None:
         raise UserError("data cockpit: give a folder with -o, or a picture with --sheet, or both")
     tasks = check_tasks([*check_tasks(args.tasks), *(DRILLS if args.drills else ())])
     if args.output is not None:
-        write(args.output, tasks, args.n, args.seed, args.split, args.format)
+        drawn = write(args.output, tasks, args.n, args.seed, args.split, args.format)
+        rate = drawn.pictures / drawn.core_seconds
         print(f"{args.output}: {args.n} rows of {', '.join(tasks)}")
+        print(f"{drawn.pictures} pictures, {rate:.1f} a second on each core")
     if args.sheet is not None:
         write_sheet(args.sheet, tasks, args.split, args.seed)
         print(args.sheet)

@@ -48,7 +48,9 @@ def test_messages_read_back(tmp_path: Path) -> None:
 def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
     one = _write(tmp_path / "one", "messages")
     two = tmp_path / "two"
-    export.write(two, TASKS, N, 3, "val", "messages", size=64, workers=2)
+    drawn = export.write(two, TASKS, N, 3, "val", "messages", size=64, workers=2)
+    assert drawn.pictures == len(list((two / "images").iterdir())) >= N
+    assert drawn.core_seconds > 0
     files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
     assert len(files) > N
     for name in files:

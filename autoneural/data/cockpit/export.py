@@ -13,8 +13,11 @@ from __future__ import annotations
 import io
 import json
 import multiprocessing
+import os
 import tarfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,14 @@ Made = tuple[Row, dict[str, bytes]]
 """A row and its encoded pictures by name."""
 
 
+@dataclass
+class Drawn:
+    """Pictures so far, and the seconds of one core that they and their rows took."""
+
+    pictures: int = 0
+    core_seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class _Job:
     task: str
@@ -54,15 +65,17 @@ def _jpeg(pixels: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _make(job: _Job) -> list[Made]:
+def _make(job: _Job) -> tuple[list[Made], float]:
+    """The job's rows, and the seconds of one core they took."""
     made: list[Made] = []
+    start = time.process_time()
     for row, scenes in rows(job.task, job.split, job.start, job.stop, job.seed):
         pictures = {
             image_name(scene): _jpeg(draw(scene, DRAWN[scene.task].svg(scene), job.size))
             for scene in scenes
         }
         made.append((row, pictures))
-    return made
+    return made, time.process_time() - start
 
 
 def _jobs(tasks: Sequence[str], n: int, seed: int, split: Split, size: int) -> list[_Job]:
@@ -75,21 +88,21 @@ def _jobs(tasks: Sequence[str], n: int, seed: int, split: Split, size: int) -> l
     ]
 
 
-def _produce(jobs: Sequence[_Job], workers: int) -> Iterator[Made]:
-    """Rows in job order, whatever the number of workers, with a progress bar."""
+def _produce(jobs: Sequence[_Job], workers: int, drawn: Drawn) -> Iterator[Made]:
+    """Rows in job order, whatever the number of workers, with a progress bar; `drawn` counts."""
     total = sum(job.stop - job.start for job in jobs)
-    with Progress(transient=True) as progress:
+    with Progress(transient=True) as progress, ExitStack() as stack:
         bar = progress.add_task("pictures", total=total)
         if workers <= 1:
-            chunks: Iterable[list[Made]] = map(_make, jobs)
-            for chunk in chunks:
-                progress.advance(bar, len(chunk))
-                yield from chunk
-            return
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            for chunk in pool.imap(_make, jobs):
-                progress.advance(bar, len(chunk))
-                yield from chunk
+            chunks: Iterable[tuple[list[Made], float]] = map(_make, jobs)
+        else:
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers))
+            chunks = pool.imap(_make, jobs)
+        for chunk, seconds in chunks:
+            drawn.pictures += sum(len(pictures) for _, pictures in chunk)
+            drawn.core_seconds += seconds
+            progress.advance(bar, len(chunk))
+            yield from chunk
 
 
 def _save_pictures(folder: Path, pictures: dict[str, bytes]) -> None:
@@ -215,16 +228,21 @@ def write(
     format: str = "messages",
     *,
     size: int = 256,
-    workers: int = 2,
-) -> None:
+    workers: int | None = None,
+) -> Drawn:
     """Writes `n` rows of `split`, shared out over `tasks`, into the new or empty folder `out`.
 
-    UserError for an unknown task, split or format, `n` < 1, or an output folder that is not empty.
+    `workers` are processes, one per core unless told; the files do not depend on them. Returns what
+    it cost. UserError for an unknown task, split or format, `n` < 1, or an output folder that is
+    not empty.
     """
     out = Path(out)
     _check(out, tasks, n, split, format)
     if seed < 0:
         raise UserError(f"--seed: {seed} is negative; give 0 or more")
+    drawn = Drawn()
     with replace_folder(out) as temporary:
         jobs = _jobs(tasks, n, seed, split, size)
-        WRITERS[format](temporary, split, _produce(jobs, min(workers, len(jobs))))
+        workers = min(workers or os.cpu_count() or 1, len(jobs))
+        WRITERS[format](temporary, split, _produce(jobs, workers, drawn))
+    return drawn
