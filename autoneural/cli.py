@@ -1,10 +1,10 @@
 """The command line: one thin sub-command per stage; what it calls is imported when it runs.
 
-    data -> tokenizer -> train -> compress -> export -> infer, eval, demo; show, compare, version
+    data -> tokenizer -> train -> compress -> export -> eval, demo; show, compare, version
     compile -> verify -> package; bench, doctor (cli_npu.py)
     pull -> import -> assemble; list, rm, clean (cli_hub.py)
     init -> build (cli_build.py): full-size models in bounded memory
-    serve (cli_serve.py)
+    infer (cli_infer.py); serve (cli_serve.py)
 
 Exit codes: 0 done, 1 `verify` found something outside its threshold, 2 bad input (one line on
 stderr), 3 stopped before the end (the same command goes on), 130 interrupted, 141 the reader went
@@ -25,17 +25,17 @@ from autoneural import (
     __version__,
     cli_build,
     cli_hub,
+    cli_infer,
     cli_npu,
     cli_serve,
     commands,
-    commands_infer,
     commands_npu,
 )
 from autoneural.cli_arguments import (
     above_zero,
     add_bundle,
     add_device,
-    add_speculate,
+    add_target,
     at_least_two,
     command,
     natural,
@@ -128,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli_npu.add_compile(verbs)
     cli_npu.add_verify(verbs)
     cli_npu.add_simulate(verbs)
-    _add_infer(verbs)
+    cli_infer.add_infer(verbs)
     cli_serve.add_serve(verbs)
     _add_eval(verbs)
     _add_compare(verbs)
@@ -136,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli_npu.add_bench(verbs)
     demo = command(verbs, "demo", commands.demo, "questions about the example pictures, answered")
     add_bundle(demo)
-    _add_target(demo)
+    add_target(demo)
     cli_build.add_show(verbs)
     cli_npu.add_doctor(verbs)
     command(verbs, "version", commands.version, "versions of what answers depend on")
@@ -261,39 +261,6 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
     )
 
 
-def _add_infer(verbs: argparse._SubParsersAction) -> None:
-    text = "answer one prompt or a file of them, or chat when there is neither"
-    add = command(verbs, "infer", commands_infer.infer, text)
-    verbs.choices["run"] = add  # a second name, without a line of its own in the help
-    add_bundle(add)
-    add.add_argument("--image", action="append", default=[], metavar="FILE", help="repeatable")
-    add.add_argument("-p", "--prompt", help="the question; without it, a chat")
-    add.add_argument(
-        "--prompts",
-        type=Path,
-        metavar="JSONL",
-        help='rows of {"prompt", "images"} or {"messages"}, each answered by itself (with --json)',
-    )
-    add.add_argument("--system", help="system message")
-    add.add_argument(
-        "--json", action="store_true", help="print text, tokens, usage and timings as JSON"
-    )
-    add.add_argument(
-        "--json-schema", type=Path, metavar="FILE", help="answers are JSON that this schema allows"
-    )
-    _add_target(add)
-    add_speculate(add)
-    sampling = add.add_argument_group("sampling (greedy unless told)")
-    sampling.add_argument("--max-tokens", type=positive, default=256, help="default 256")
-    sampling.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    sampling.add_argument("--top-k", type=int, default=0, help="0 is off (default)")
-    sampling.add_argument("--top-p", type=float, default=1.0, help="1 is off (default)")
-    sampling.add_argument("--min-p", type=float, default=0.0, help="0 is off (default)")
-    sampling.add_argument("--repetition-penalty", type=float, default=1.0, help="1 is off")
-    sampling.add_argument("--seed", type=natural, help="the same answer every time")
-    sampling.add_argument("--stop", action="append", default=[], metavar="TEXT", help="repeatable")
-
-
 def _add_eval(verbs: argparse._SubParsersAction) -> None:
     add = command(verbs, "eval", commands.evaluate, "exact match on the held-out cockpit split")
     add_bundle(add, "BUNDLE|CHECKPOINT")
@@ -329,15 +296,6 @@ def _add_compare(verbs: argparse._SubParsersAction) -> None:
     add.add_argument("a", type=Path, metavar="A.jsonl")
     add.add_argument("b", type=Path, metavar="B.jsonl")
     add.add_argument("--json", action="store_true")
-
-
-def _add_target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--target",
-        choices=("cpu", "qdq", "float"),
-        help="graphs of the bundle: default cpu; the NPU and its emulator take qdq",
-    )
-    add_device(parser)
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:

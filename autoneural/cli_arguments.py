@@ -47,6 +47,15 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--target",
+        choices=("cpu", "qdq", "float"),
+        help="graphs of the bundle: default cpu; the NPU and its emulator take qdq",
+    )
+    add_device(parser)
+
+
 def add_speculate(parser: argparse.ArgumentParser) -> None:
     speed = parser.add_argument_group("speed (docs/runtime.md)")
     speed.add_argument(

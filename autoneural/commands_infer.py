@@ -60,6 +60,8 @@ def _settings(args: argparse.Namespace, constraint: Constraint | None) -> Settin
         top_p=args.top_p,
         min_p=args.min_p,
         repetition_penalty=args.repetition_penalty,
+        presence_penalty=args.presence_penalty,
+        frequency_penalty=args.frequency_penalty,
         seed=args.seed,
     )
     return Settings(

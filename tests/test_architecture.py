@@ -55,6 +55,7 @@ TOP = {
     "cli_bench",
     "cli_build",
     "cli_hub",
+    "cli_infer",
     "cli_npu",
     "cli_serve",
     "commands",

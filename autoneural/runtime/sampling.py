@@ -1,12 +1,13 @@
 """Logits -> next token. The filters and their order are those of transformers and vLLM:
 
-constraint -> repetition penalty -> (greedy: argmax)
+constraint -> repetition penalty -> frequency and presence penalty -> (greedy: argmax)
            -> temperature -> top-k -> top-p -> min-p -> draw
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,13 @@ from autoneural.runtime.constraint import Constraint
 class Sampling:
     """How the next token is chosen. Temperature 0, the default, is greedy; seed None is random.
 
-    `top_k` 0, `top_p` 1, `min_p` 0 and `repetition_penalty` 1 switch the respective filter off.
+    `top_k` 0, `top_p` 1, `min_p` 0, `repetition_penalty` 1 and the other penalties 0 are off.
+
+    `frequency_penalty` is taken off a token's logit for every time the answer said it already,
+    `presence_penalty` once if it did; negative ones (down to -2) invite repetition. As OpenAI and
+    vLLM have it, they count the answer alone, never the prompt: an answer may quote its question.
+    llama.cpp counts its last 64 tokens, of the prompt as well. `repetition_penalty` counts both,
+    as transformers and vLLM do.
     """
 
     temperature: float = 0.0
@@ -27,6 +34,8 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -36,6 +45,8 @@ class Sampling:
         _require(0 <= self.min_p <= 1, "min_p", self.min_p, "in [0, 1]")
         penalty = self.repetition_penalty
         _require(0 < penalty < float("inf"), "repetition_penalty", penalty, "above 0")
+        for name in ("presence_penalty", "frequency_penalty"):
+            _require(-2 <= getattr(self, name) <= 2, name, getattr(self, name), "in [-2, 2]")
         _require(self.seed is None or self.seed >= 0, "seed", self.seed, "0 or more")
 
 
@@ -45,7 +56,7 @@ def _require(condition: bool, name: str, value: object, wanted: str) -> None:
 
 
 class Sampler:
-    """Chooses tokens for one answer; remembers what was said (prompt included) for the penalty.
+    """Chooses tokens for one answer; remembers prompt and answer for the penalties.
 
     A `constraint` is followed from its beginning; it may serve many samplers.
     """
@@ -59,6 +70,7 @@ class Sampler:
         self._sampling = sampling
         self._random = np.random.default_rng(sampling.seed)
         self._seen = set(prompt)
+        self._said: Counter[int] = Counter()
         self._constraint = constraint.fresh() if constraint else None
 
     @property
@@ -70,13 +82,16 @@ class Sampler:
         """The next token for logits [V]; it counts as said from now on."""
         if self._constraint:
             logits = self._constraint.mask(logits)
-        penalised = penalise(logits, self._seen, self._sampling.repetition_penalty)
-        if self._sampling.temperature == 0:
+        how = self._sampling
+        penalised = penalise(logits, self._seen, how.repetition_penalty)
+        penalised = discourage(penalised, self._said, how.presence_penalty, how.frequency_penalty)
+        if how.temperature == 0:
             token = int(penalised.argmax())
         else:
-            chances = probabilities(penalised, self._sampling)
+            chances = probabilities(penalised, how)
             token = int(self._random.choice(len(chances), p=chances))
         self._seen.add(token)
+        self._said[token] += 1
         if self._constraint:
             self._constraint.accept(token)
         return token
@@ -89,6 +104,19 @@ def penalise(logits: np.ndarray, seen: Iterable[int], penalty: float) -> np.ndar
     ids = np.fromiter((i for i in seen if i < len(logits)), dtype=np.int64)
     out = logits.astype(np.float64)
     out[ids] = np.where(out[ids] > 0, out[ids] / penalty, out[ids] * penalty)
+    return out
+
+
+def discourage(
+    logits: np.ndarray, said: Mapping[int, int], presence: float, frequency: float
+) -> np.ndarray:
+    """Logits [V] less `presence`, and `frequency` times its count, for each token in `said`."""
+    if not said or presence == frequency == 0:
+        return logits
+    ids = np.fromiter(said, dtype=np.int64)
+    counts = np.fromiter(said.values(), dtype=np.float64)
+    out = logits.astype(np.float64)
+    out[ids] -= presence + frequency * counts
     return out
 
 

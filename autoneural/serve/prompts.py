@@ -62,6 +62,8 @@ def sampling(request: Generate, number: int = 0) -> Sampling:
         top_p=max(1.0 if request.top_p is None else request.top_p, 1e-9),
         min_p=request.min_p or 0.0,
         repetition_penalty=request.repetition_penalty or 1.0,
+        presence_penalty=request.presence_penalty or 0.0,
+        frequency_penalty=request.frequency_penalty or 0.0,
         seed=seed,
     )
 

@@ -22,8 +22,6 @@ _FIELDS: dict[str, _Test] = {
     "modalities": _is_more_than_text,
     "audio": bool,
     "logit_bias": bool,
-    "presence_penalty": bool,
-    "frequency_penalty": bool,
     "best_of": lambda value: value != 1,
     "echo": bool,
     "suffix": bool,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoneural.errors import UserError
-from autoneural.runtime.sampling import Sampler, Sampling, penalise, probabilities
+from autoneural.runtime.sampling import Sampler, Sampling, discourage, penalise, probabilities
 
 SEEDS = range(8)
 
@@ -92,6 +92,30 @@ def test_penalty_counts_the_prompt_and_what_was_said() -> None:
     assert [sampler.sample(logits) for _ in range(3)] == [1, 2, 3]
 
 
+def test_presence_is_taken_off_once_and_frequency_every_time() -> None:
+    logits = np.array([4.0, 3.0, -2.0, 1.0], np.float32)
+    assert discourage(logits, {0: 3, 2: 1}, 0.5, 1.0).tolist() == [0.5, 3.0, -3.5, 1.0]
+    assert discourage(logits, {0: 3, 2: 1}, -2.0, 0.0).tolist() == [6.0, 3.0, 0.0, 1.0]
+    assert discourage(logits, {0: 3}, 0.0, 0.0) is logits
+    assert discourage(logits, {}, 2.0, 2.0) is logits
+
+
+def test_presence_and_frequency_count_the_answer_and_not_the_prompt() -> None:
+    logits = np.array([3.0, 2.5, 0.0])
+    said = Sampler(Sampling(frequency_penalty=0.3), prompt=[0, 0, 0, 0])
+    # 3.0; 2.7; 2.4 < 2.5; 2.4 > 2.2; 2.1 < 2.2
+    assert [said.sample(logits) for _ in range(5)] == [0, 0, 1, 0, 1]
+    once = Sampler(Sampling(presence_penalty=0.3), prompt=[0, 0, 0, 0])
+    assert [once.sample(logits) for _ in range(5)] == [0] * 5
+    both = Sampler(Sampling(presence_penalty=0.3, frequency_penalty=0.3))
+    assert [both.sample(logits) for _ in range(3)] == [0, 1, 0]
+
+
+def test_a_masked_token_stays_out_however_it_is_invited() -> None:
+    masked = np.array([-np.inf, 1.0])
+    assert discourage(masked, {0: 5}, -2.0, -2.0).tolist() == [-np.inf, 1.0]
+
+
 def test_greedy_takes_the_first_of_equals() -> None:
     assert Sampler(Sampling()).sample(np.array([1.0, 3.0, 3.0])) == 1
 
@@ -113,6 +137,9 @@ def test_draws_follow_the_distribution() -> None:
         {"top_p": 1.1},
         {"min_p": -0.1},
         {"repetition_penalty": 0.0},
+        {"presence_penalty": 2.1},
+        {"presence_penalty": float("nan")},
+        {"frequency_penalty": -2.1},
         {"seed": -1},
     ],
     ids=str,

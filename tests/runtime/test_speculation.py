@@ -137,7 +137,8 @@ def test_drafters_say_what_plain_decoding_says(engine: Engine, kind: str, seed: 
 def test_sampling_draws_the_same_with_and_without(
     engine: Engine, oracle: Oracles, seed: int
 ) -> None:
-    sampling = Sampling(temperature=2.0, top_k=20, repetition_penalty=1.3, seed=seed)
+    penalties = {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.7}
+    sampling = Sampling(temperature=2.0, top_k=20, seed=seed, **penalties)
     plain = answer(engine, QUESTION, sampling=sampling, max_tokens=30)
     engine.reset()
     oracle(QUESTION, plain.token_ids, lambda place: place % 4 == 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 
 import openai
@@ -11,6 +12,8 @@ from PIL import Image
 
 from autoneural.demo import EXAMPLES
 from autoneural.runtime import Engine
+from autoneural.serve.prompts import sampling
+from autoneural.serve.schemas import ChatRequest
 from tests.serve.helpers import ask, data_url, picture_bytes, said
 
 DRIVER = (EXAMPLES / "driver.jpg").read_bytes()
@@ -189,6 +192,28 @@ def test_sampling_fields_reach_the_engine(oai: openai.OpenAI, http) -> None:
     assert text(temperature=2, top_p=0) == greedy
     assert text(temperature=2, min_p=1) == greedy
     assert text(repetition_penalty=10) != greedy
+
+
+def test_penalties_of_openai_reach_the_engine(oai: openai.OpenAI) -> None:
+    def text(**fields) -> str:
+        reply = oai.chat.completions.create(
+            model=MODEL, messages=[ask("Say it again and again.")], max_tokens=24, **fields
+        )
+        return reply.choices[0].message.content
+
+    def both(penalty: float) -> dict[str, float]:
+        return {"presence_penalty": penalty, "frequency_penalty": penalty}
+
+    assert len({text(**both(penalty)) for penalty in (-2.0, 0.0, 2.0)}) == 3
+    completion = oai.completions.create(model=MODEL, prompt="a a a", max_tokens=4, **both(1.5))
+    assert completion.usage.completion_tokens > 0
+
+
+def test_every_sampling_field_has_its_place() -> None:
+    fields = {"temperature": 0.5, "top_k": 3, "top_p": 0.25, "min_p": 0.125, "seed": 4}
+    fields |= {"repetition_penalty": 1.5, "presence_penalty": -0.5, "frequency_penalty": 0.75}
+    request = ChatRequest.model_validate({"messages": [ask("a")], **fields})
+    assert dataclasses.asdict(sampling(request)) == fields
 
 
 def test_logprobs_are_those_of_the_model(oai: openai.OpenAI) -> None:
