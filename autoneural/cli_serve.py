@@ -58,6 +58,13 @@ def _add_times(parser: argparse.ArgumentParser) -> None:
         "--max-queue", type=natural, default=64, metavar="N", help="may wait, per model (64)"
     )
     times.add_argument(
+        "--memory-budget",
+        type=above_zero,
+        metavar="GB",
+        help="of all loaded models: each is loaded when first asked for, and the least recently "
+        "used idle one goes where the next does not fit (default: all are loaded at the start)",
+    )
+    times.add_argument(
         "--timeout", type=above_zero, default=300, metavar="SECONDS", help="per request (300)"
     )
     times.add_argument(

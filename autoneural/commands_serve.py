@@ -13,6 +13,7 @@ from autoneural.files import expand
 
 def serve(args: argparse.Namespace) -> None:
     """Serve bundles until Ctrl-C."""
+    from autoneural.serve.memory import GB
     from autoneural.serve.models import Placing
     from autoneural.serve.run import serve as run
     from autoneural.serve.safety import KEY_VARIABLE, parse_address, require_key
@@ -25,6 +26,7 @@ def serve(args: argparse.Namespace) -> None:
         media_path=None if args.media_path is None else expand(args.media_path),
         max_queue=args.max_queue,
         keepalive=args.keepalive,
+        memory_budget=None if args.memory_budget is None else round(args.memory_budget * GB),
         timeout=args.timeout,
         drain=args.drain,
         speculate=args.speculate,
@@ -34,6 +36,8 @@ def serve(args: argparse.Namespace) -> None:
     if settings.media_path is not None and not settings.media_path.is_dir():
         raise UserError(f"--media-path {settings.media_path}: no such folder")
     bundles = [Bundle.load(name) for name in args.bundles or [EMBEDDED_BUNDLE]]
+    if args.image_size is not None:
+        bundles = [bundle.at_size(args.image_size) for bundle in bundles]
     placing = Placing(
         target=args.target,
         device=args.device or ("npu" if args.require_npu else "cpu"),

@@ -19,6 +19,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 
 Role = Literal["vision", "prefill", "verify", "decode", "head"]
+DECODERS: tuple[Role, ...] = ("decode", "verify", "prefill")
 ROLES: tuple[str, ...] = get_args(Role)
 DTYPE_BYTES = {"float32": 4, "float16": 2, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2}
 DTYPE_BYTES |= {"int32": 4, "int64": 8}

@@ -17,6 +17,7 @@ from autoneural.bundle import Bundle
 from autoneural.bundle_graphs import state_names
 from autoneural.errors import UserError
 from autoneural.manifest import (
+    DECODERS,
     DTYPE_BYTES,
     EmbeddingSpec,
     GraphSpec,
@@ -177,7 +178,7 @@ class TargetSessions:
             groups = _graphs_in_parts(bundle, spec, roles)
             return [_open_graph(bundle, group, backend) for group in groups]
 
-        decoders = sorted(graphs("decode", "verify", "prefill"), key=lambda g: g.spec.width)
+        decoders = sorted(graphs(*DECODERS), key=lambda g: g.spec.width)
         loaded = cls(
             target=spec,
             placement=placement,

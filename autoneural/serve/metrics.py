@@ -92,6 +92,10 @@ class _State(Collector):
             "requests_waiting": ("Waiting for their turn", lambda s: s.worker.waiting),
             "busy": ("1 while an answer is computed", lambda s: s.worker.busy),
             "loaded": ("1 while the model is in memory", lambda s: s.worker.loaded),
+            "memory_bytes": (
+                "What the model counts as of --memory-budget while it is in memory",
+                lambda s: s.worker.size * s.worker.loaded,
+            ),
         }
         for name, (text, value) in states.items():
             gauge = GaugeMetricFamily(f"autoneural_{name}", text, labels=["model"])

@@ -11,10 +11,14 @@ from typing import Any
 from autoneural.bundle import Bundle
 from autoneural.data.processor import Processor
 from autoneural.errors import UserError
+from autoneural.manifest import DECODERS
 from autoneural.runtime import Engine
+from autoneural.runtime.devices import Placement, place
+from autoneural.runtime.footprint import footprint
 from autoneural.runtime.prompt import load_processor
 from autoneural.serve.errors import ApiError, unavailable
 from autoneural.serve.forms import Forms
+from autoneural.serve.memory import GB, Memory
 from autoneural.serve.settings import Settings
 from autoneural.serve.worker import Job, Worker, shutting_down
 
@@ -29,6 +33,10 @@ class Placing:
     require_npu: bool = False
     threads: int | None = None
     exact: bool = False
+
+    def settle(self, bundle: Bundle) -> Placement:
+        """Where that bundle will run. Raises UserError where it cannot."""
+        return place(bundle, self.target, self.device, self.chip, require_npu=self.require_npu)
 
     def engine(self, bundle: Bundle) -> Engine:
         """An engine whose answers do not depend on what it was asked before."""
@@ -63,10 +71,25 @@ class Served:
     jobs: set[Job] = field(default_factory=set)
 
     @classmethod
-    def start(cls, bundle: Bundle, placing: Placing, settings: Settings) -> Served:
-        """Load the engine of `bundle`. Raises UserError where it cannot run here."""
-        worker = Worker(bundle.name, lambda: placing.engine(bundle), settings.keepalive)
-        engine = worker.start()
+    def start(
+        cls, bundle: Bundle, placing: Placing, settings: Settings, memory: Memory | None = None
+    ) -> Served:
+        """Load the engine of `bundle`, or with a budget of memory leave that to the first request.
+
+        Raises UserError where it cannot run here, or is larger than the budget.
+        """
+        memory = memory or Memory(settings.memory_budget)
+        placement = placing.settle(bundle)
+        size = _checked_size(bundle, placement.target, memory.budget)
+        worker = Worker(
+            bundle.name,
+            lambda: placing.engine(bundle),
+            settings.keepalive,
+            size=size,
+            memory=memory,
+        )
+        worker.start(load=memory.budget is None)
+        graphs = bundle.target(placement.target).graphs
         processor = load_processor(bundle)
         tokenizer = processor.tokenizer
         return cls(
@@ -75,8 +98,8 @@ class Served:
             worker=worker,
             processor=processor,
             forms=Forms(tokenizer),
-            target=engine.placement.label,
-            context=engine.context,
+            target=placement.label,
+            context=min(graph.context for graph in graphs if graph.role in DECODERS),
             longest_token=max(map(len, tokenizer.byte_table())),
             max_queue=settings.max_queue,
         )
@@ -107,6 +130,7 @@ class Served:
                 "n_vocab": self.processor.tokenizer.vocab_size,
                 "target": self.target,
                 "loaded": self.worker.loaded,
+                "size": self.worker.size,
             },
         }
 
@@ -119,12 +143,16 @@ class Models:
 
     @classmethod
     def start(cls, bundles: Sequence[Bundle], placing: Placing, settings: Settings) -> Models:
-        """Load them all. Raises UserError where one cannot run, or two have the same name."""
+        """Load them all, but those that share a budget of memory: they come when asked for.
+
+        Raises UserError where one cannot run or is too large, or two have the same name.
+        """
         names = [bundle.name for bundle in bundles]
         for name in names:
             if names.count(name) > 1:
                 raise UserError(f"serve: two bundles are called {name}; serve one of them")
-        return cls([Served.start(bundle, placing, settings) for bundle in bundles])
+        memory = Memory(settings.memory_budget)
+        return cls([Served.start(bundle, placing, settings, memory) for bundle in bundles])
 
     def __iter__(self) -> Iterator[Served]:
         return iter(self._by_name.values())
@@ -159,3 +187,13 @@ class Models:
         """End the workers."""
         for served in self:
             served.worker.stop()
+
+
+def _checked_size(bundle: Bundle, target: str, budget: int | None) -> int:
+    size = footprint(bundle, target)
+    if budget is not None and size > budget:
+        raise UserError(
+            f"--memory-budget {budget / GB:g} GB: {bundle.name} ({target}) alone counts "
+            f"{size / GB:.3g} GB; raise the budget or leave the bundle out"
+        )
+    return size

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from autoneural.bundle import Bundle
 from autoneural.errors import UserError
 from autoneural.serve.app import Server, create_app
+from autoneural.serve.memory import GB
 from autoneural.serve.models import Models, Placing
 from autoneural.serve.safety import require_key
 from autoneural.serve.settings import MAX_HEADER_BYTES, Settings
@@ -48,6 +49,8 @@ def serve(
         server = AppServer(app, verbose=verbose)
         where = f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         names = ", ".join(f"{served.name} ({served.target})" for served in models)
+        budget = settings.memory_budget
+        names += f" within {budget / GB:g} GB" if budget else ""
         say(f"serving {names} at http://{where}/v1 and a page at http://{where}/ (Ctrl-C stops)")
         try:
             server.run(sockets=[listener])

@@ -36,6 +36,8 @@ class Settings:
     media_path: Path | None = None
     max_queue: int = 64
     keepalive: float = 300.0
+    memory_budget: int | None = None
+    """Bytes that loaded models may count as; with one, models are loaded when asked for."""
     timeout: float = 300.0
     drain: float = 10.0
     speculate: Speculate = "off"

@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from autoneural.runtime.tools import ToolCall
 from autoneural.serve.errors import ApiError, internal, of_user_error, unavailable
 from autoneural.serve.forms import PLAIN, Form
 from autoneural.serve.logprobs import ChoiceLog, TokenChoice
+from autoneural.serve.memory import Loadable, Memory
 from autoneural.serve.queue import Closed, FairQueue
 
 log = logging.getLogger("autoneural.serve")
@@ -109,18 +112,22 @@ class _Stopped(Exception):
     """The job was cancelled."""
 
 
+def _go_on(job: Job) -> None:
+    if job.stopped.is_set():
+        raise _Stopped
+
+
 class _JobWatch(Watch):
     """Ends a cancelled job, and collects log-probabilities where they were asked for."""
 
     def __init__(self, job: Job, run: Run, engine: Engine) -> None:
-        self._stopped = job.stopped
+        self._job = job
         self.choices: ChoiceLog | None = None
         if job.top_logprobs is not None:
             self.choices = ChoiceLog(engine.tokenizer, job.top_logprobs, run.form.shown)
 
     def step(self) -> None:
-        if self._stopped.is_set():
-            raise _Stopped
+        _go_on(self._job)
 
     def token(self, token: int, logits: np.ndarray) -> None:
         if self.choices is not None:
@@ -128,22 +135,37 @@ class _JobWatch(Watch):
 
 
 class Worker:
-    """The thread of one model. `keepalive` idle seconds unload its engine; 0: it stays."""
+    """The thread of one model. `keepalive` idle seconds unload its engine; 0: it stays.
 
-    def __init__(self, name: str, load: Callable[[], Engine], keepalive: float = 0.0) -> None:
-        self._load = load
+    Its engine counts as `size` bytes of `memory`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[], Engine],
+        keepalive: float = 0.0,
+        *,
+        size: int = 0,
+        memory: Memory | None = None,
+    ) -> None:
+        self._model = Loadable(load, size, memory or Memory())
         self._keepalive = keepalive
-        self._engine: Engine | None = None
         self._queue: FairQueue[Job] = FairQueue()
-        self._ready: Future[Engine] = Future()
+        self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._work, name=f"worker {name}", daemon=True)
         self.name = name
         self.busy = False
 
-    def start(self) -> Engine:
-        """Load the engine on its thread and wait for it. Raises what loading raises."""
+    def start(self, *, load: bool = True) -> None:
+        """Load the engine on its thread and wait for it; raises what loading raises.
+
+        Without `load` the first job does.
+        """
+        if not load:
+            self._ready.set_result(None)
         self._thread.start()
-        return self._ready.result()
+        self._ready.result()
 
     def submit(self, job: Job) -> None:
         """Queue a job. Raises ApiError (503) when the worker has been stopped."""
@@ -165,7 +187,12 @@ class Worker:
     @property
     def loaded(self) -> bool:
         """Whether the engine is in memory."""
-        return self._engine is not None
+        return self._model.loaded
+
+    @property
+    def size(self) -> int:
+        """Bytes that the engine counts as, loaded or not."""
+        return self._model.size
 
     @property
     def waiting(self) -> int:
@@ -173,21 +200,27 @@ class Worker:
         return len(self._queue)
 
     def _work(self) -> None:
-        try:
-            self._engine = self._load()
-        except BaseException as error:
-            self._ready.set_exception(error)
+        if not self._ready.done() and not self._load_first():
             return
-        self._ready.set_result(self._engine)
         try:
             while True:
                 job = self._queue.take(self._patience())
                 if job is None:
-                    self._engine = None
+                    self._model.drop()
                 else:
                     self._answer(job)
         except Closed:
-            self._engine = None
+            self._model.drop()
+
+    def _load_first(self) -> bool:
+        try:
+            with self._model.used():
+                pass
+        except BaseException as error:
+            self._ready.set_exception(error)
+            return False
+        self._ready.set_result(None)
+        return True
 
     def _patience(self) -> float | None:
         return self._keepalive if self._keepalive and self.loaded else None
@@ -195,9 +228,7 @@ class Worker:
     def _answer(self, job: Job) -> None:
         self.busy = True
         try:
-            engine = self._loaded()
-            for index, run in enumerate(job.runs):
-                _run(engine, job, index, run)
+            self._run_all(job)
             job.emit(Done())
         except _Stopped:
             pass
@@ -206,24 +237,24 @@ class Worker:
         except UserError as error:  # a form that turned out too complex to be followed
             job.emit(Failed(of_user_error(error, None)))
         except Exception as error:
-            self._engine = None  # its state may be half of a step; the next job loads another
+            self._model.drop()  # its state may be half of a step; the next job loads another
             # Not the message: it may quote the prompt.
             log.error("%s: %s while answering", self.name, type(error).__name__)
             job.emit(Failed(internal()))
         finally:
             self.busy = False
 
-    def _loaded(self) -> Engine:
-        """The engine, loaded again where it was unloaded."""
-        if self._engine is None:
+    def _run_all(self, job: Job) -> None:
+        with ExitStack() as stack:
             try:
-                self._engine = self._load()
+                engine = stack.enter_context(self._model.used(partial(_go_on, job)))
             except UserError as error:
                 log.error("%s", error)
                 raise unavailable(
                     "the model cannot be loaded; see the server's log", "no_model"
                 ) from error
-        return self._engine
+            for index, run in enumerate(job.runs):
+                _run(engine, job, index, run)
 
 
 def shutting_down() -> ApiError:

@@ -52,6 +52,9 @@ def test_what_is_not_there_is_one_line(capsys, tmp_path: Path) -> None:
     assert "no such bundle" in refusal(["nothing"], capsys)
     assert "no such folder" in refusal(["--media-path", str(tmp_path / "x")], capsys)
     assert "expected HOST:PORT" in refusal(["--host", "http://x"], capsys)
+    assert "no vision graph for pictures of 8 px" in refusal(["--image-size", "8"], capsys)
+    assert "alone counts" in refusal(["--host", "127.0.0.1:0", "--memory-budget", "0.001"], capsys)
+    assert "0 is not a number above 0" in refusal(["--memory-budget", "0"], capsys)
     assert "no target 'float'" in refusal(["--host", "127.0.0.1:0", "--target", "float"], capsys)
 
 
