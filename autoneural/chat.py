@@ -17,7 +17,9 @@ from urllib.parse import unquote
 
 from PIL import Image
 
+from autoneural.data.image import ImageSource
 from autoneural.data.messages import Message
+from autoneural.data.video import read_frames
 from autoneural.errors import UserError
 from autoneural.files import expand
 from autoneural.runtime import Engine, Generation, Result
@@ -120,6 +122,31 @@ def user_message(text: str, images: Sequence[Any]) -> Message:
     return {"role": "user", "content": parts}
 
 
+@dataclass(frozen=True)
+class Clip:
+    """Frames of a video, in order, as the model sees them."""
+
+    name: str
+    frames: list[Image.Image]
+
+
+def load_clip(engine: Engine, path: Path, fps: float) -> Clip:
+    """The frames of a video, `fps` a second. Raises UserError where the context is too small.
+
+    That is found out before more frames are decoded than could ever fit.
+    """
+    most = engine.context // engine.bundle.processor.tokens_per_image
+    frames: list[Image.Image] = []
+    for frame in read_frames(path, fps):
+        if len(frames) == most:
+            raise UserError(
+                f"{path}: over {most} frames at {fps:g} a second, and the context holds no more; "
+                "give a lower --fps or a shorter clip"
+            )
+        frames.append(engine.processor.load(frame))
+    return Clip(path.name, frames)
+
+
 def opening(settings: Settings) -> list[Message]:
     """The turns before the first question."""
     return [{"role": "system", "content": settings.system}] if settings.system else []
@@ -144,7 +171,7 @@ def stats_line(result: Result) -> str:
 def run_once(
     engine: Engine,
     prompt: str,
-    images: Sequence[str | Path] = (),
+    images: Sequence[ImageSource] = (),
     settings: Settings | None = None,
     *,
     as_json: bool = False,
@@ -253,6 +280,12 @@ class Chat:
         for path in paths:
             self._say(f"Added image {path.name!r}")
         self._pending += images
+
+    def attach_clip(self, clip: Clip) -> None:
+        """Frames for the next question."""
+        count = len(clip.frames)
+        self._say(f"Added {count} frame{'s' if count > 1 else ''} of {clip.name!r}")
+        self._pending += clip.frames
 
     def _ask(self, text: str) -> None:
         """Send a question and stream the answer; both join the history if there is an answer."""

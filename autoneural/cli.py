@@ -61,6 +61,7 @@ _EXTRAS = {
     "npu": ("onnxruntime_qnn", "onnx", "onnx_ir"),
     "hub": ("huggingface_hub",),
     "lora": ("peft",),
+    "video": ("av",),
     "serve": ("fastapi", "starlette", "uvicorn", "pydantic", "prometheus_client"),
 }
 

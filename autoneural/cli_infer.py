@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autoneural import commands_infer
 from autoneural.cli_arguments import (
+    above_zero,
     add_bundle,
     add_speculate,
     add_target,
@@ -23,6 +24,15 @@ def add_infer(verbs: argparse._SubParsersAction) -> None:
     verbs.choices["run"] = add  # a second name, without a line of its own in the help
     add_bundle(add)
     add.add_argument("--image", action="append", default=[], metavar="FILE", help="repeatable")
+    add.add_argument(
+        "--video",
+        metavar="FILE",
+        help="frames of a clip, in order, after the pictures: animated GIF, WebP or PNG, or a "
+        "video (extra [video])",
+    )
+    add.add_argument(
+        "--fps", type=above_zero, metavar="N", help="frames per second of the clip (default 1)"
+    )
     add.add_argument("-p", "--prompt", help="the question; without it, a chat")
     add.add_argument(
         "--prompts",

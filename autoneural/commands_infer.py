@@ -16,34 +16,40 @@ if TYPE_CHECKING:
 
 def infer(args: argparse.Namespace) -> None:
     """One answer with -p, one per row with --prompts, a chat without either."""
-    from autoneural.chat import Chat, run_once
+    from autoneural.chat import Chat, load_clip, run_once
     from autoneural.prompts import load_prompts, run_prompts
     from autoneural.runtime.constraint import Constraint
     from autoneural.runtime.schema import read_schema
 
     _check(args)
     schema = read_schema(args.json_schema) if args.json_schema else None
-    images = [expand(name) for name in args.image]
+    paths = [expand(name) for name in args.image]
     rows = load_prompts(args.prompts) if args.prompts else []
     engine = engine_of(args, exact=args.exact)
     constraint = None
     if schema is not None:
         constraint = Constraint.json_schema(schema, engine.tokenizer, str(args.json_schema))
     settings = _settings(args, constraint)
+    clip = None if args.video is None else load_clip(engine, expand(args.video), args.fps or 1.0)
     if rows:
         run_prompts(engine, rows, settings)
     elif args.prompt is not None:
-        run_once(engine, args.prompt, images, settings, as_json=args.json)
+        pictures = [*paths, *(clip.frames if clip else ())]
+        run_once(engine, args.prompt, pictures, settings, as_json=args.json)
     else:
         chat = Chat(engine, settings)
-        chat.attach(images)
+        chat.attach(paths)
+        if clip:
+            chat.attach_clip(clip)
         chat.run()
 
 
 def _check(args: argparse.Namespace) -> None:
     """What does not go together."""
-    if args.prompts and (args.prompt is not None or args.image):
-        raise UserError("--prompts brings questions and pictures: leave -p and --image out")
+    if args.prompts and (args.prompt is not None or args.image or args.video):
+        raise UserError("--prompts brings questions and pictures: leave -p, --image, --video out")
+    if args.fps is not None and args.video is None:
+        raise UserError("--fps is for the frames of a --video")
     if args.prompts and not args.json:
         raise UserError("--prompts prints JSON lines: add --json")
     if args.prompt is None and args.json and not args.prompts:

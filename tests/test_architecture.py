@@ -73,13 +73,13 @@ TOP = {
 
 EXTRAS = (
     *("torch", "safetensors", "pyarrow", "tensorboard", "onnx", "onnxscript", "onnx_ir"),
-    "llguidance",
+    *("llguidance", "av"),
 )
 EDGE = ("cli", "bundle", "bench.quality")  # modules, besides whole folders below
 EDGE_FOLDERS = ("runtime", "serve", "target")
 TORCH_FREE = (
     *("data.image", "data.tokenizer", "data.processor", "data.dataset", "data.cockpit"),
-    "data.tiles",
+    *("data.tiles", "data.video"),
     *("hub.cache", "hub.download", "hub.folder", "hub.lfm2", "hub.mobilenetv5", "hub.words"),
 )
 

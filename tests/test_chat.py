@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autoneural.chat import Chat, Settings, run_once, split_images
+from autoneural.chat import Chat, Settings, load_clip, run_once, split_images
 from autoneural.data.processor import Processor
 from autoneural.errors import UserError
 from autoneural.runtime.constraint import Constraint
@@ -298,3 +298,32 @@ def test_edge_half_imports_without_torch() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
+
+
+def clip(path: Path, frames: int) -> Path:
+    """An animated GIF whose frames differ, one a second."""
+    first, *rest = [Image.new("RGB", (8, 8), (9 * n, 0, 0)) for n in range(frames)]
+    first.save(path, save_all=True, append_images=rest, duration=1000)
+    return path
+
+
+def test_frames_of_a_clip_are_pictures_in_order(chat_engine: Engine, tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.gif", 3)
+    found = load_clip(chat_engine, path, 1.0)
+    assert [frame.getpixel((1, 1))[0] for frame in found.frames] == [0, 9, 18]
+    result = run_once(chat_engine, "what?", found.frames, Settings(max_tokens=2), as_json=True)
+    assert result.timings.image_n == 3
+    again = run_once(chat_engine, "and?", found.frames, Settings(max_tokens=2), as_json=True)
+    assert again.timings.image_n == 0  # kept by their pixels
+    out = io.StringIO()
+    chat = Chat(chat_engine, Settings(max_tokens=2), Script("what?"), out)
+    chat.attach_clip(found)
+    chat.run()
+    assert "Added 3 frames of 'a.gif'" in out.getvalue()
+
+
+def test_a_clip_beyond_the_context_is_refused(chat_engine: Engine, tmp_path: Path) -> None:
+    most = chat_engine.context // chat_engine.bundle.processor.tokens_per_image
+    path = clip(tmp_path / "a.gif", 20)
+    with pytest.raises(UserError, match=f"over {most} frames at 1000 a second, and the context"):
+        load_clip(chat_engine, path, 1000)

@@ -105,6 +105,7 @@ def test_an_error_of_the_user_is_one_line_and_2(monkeypatch, capsys):
         ("font_roboto", "data"),
         ("huggingface_hub", "hub"),
         ("uvicorn", "serve"),
+        ("av", "video"),
     ],
 )
 def test_a_missing_extra_is_named(module, extra, monkeypatch, capsys):

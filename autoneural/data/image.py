@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +21,8 @@ ImageSource = str | Path | bytes | Image.Image
 
 MAX_PIXELS = 40_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+_UNTIMED_MS = 100
+"""Of a frame that does not say how long it is shown: what browsers take."""
 _PAD_COLOUR = (127, 127, 127)
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # warnings.catch_warnings swaps process-wide state: without the lock, threads restore each other's.
@@ -41,6 +44,24 @@ def load_image(
     label, file = _opened(source)
     with file, _header(label, file) as image:
         return _decoded(image, label, max_pixels, min_size)
+
+
+def read_animation(path: Path) -> Iterator[tuple[float, Image.Image]]:
+    """The frames of an animated GIF, WebP or PNG, and until when each is shown, in seconds.
+
+    A still picture is one frame. Raises UserError as `load_image` does.
+    """
+    label, file = _opened(path)
+    end = 0.0
+    with file, _header(label, file) as image:
+        for number in range(getattr(image, "n_frames", 1)):
+            try:
+                image.seek(number)
+            except Exception as error:
+                raise UserError(f"{label}: damaged or incomplete picture ({error})") from error
+            frame = _decoded(image, label, MAX_PIXELS, None)
+            end += (image.info.get("duration") or _UNTIMED_MS) / 1e3
+            yield end, frame
 
 
 def to_pixels(image: Image.Image, size: int, pad: bool = False) -> np.ndarray:

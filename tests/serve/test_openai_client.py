@@ -10,6 +10,7 @@ import openai
 import pytest
 from PIL import Image
 
+from autoneural.data.video import read_frames
 from autoneural.demo import EXAMPLES
 from autoneural.runtime import Engine
 from autoneural.serve.prompts import sampling
@@ -310,3 +311,21 @@ def test_an_upright_photograph_is_what_the_engine_sees(oai: openai.OpenAI, alone
     messages = [ask(STATE, jpeg(file.getvalue()))]
     reply = oai.chat.completions.create(model=MODEL, messages=messages)
     assert reply.choices[0].message.content == engine_says(alone, messages)
+
+
+def test_frames_of_a_clip_are_an_ordered_list_and_cost_once(http, alone: Engine, tmp_path) -> None:
+    first, *rest = [Image.new("RGB", (64, 64), (40 * n, 90, 0)) for n in range(4)]
+    first.save(tmp_path / "a.gif", save_all=True, append_images=rest, duration=1000)
+    frames = list(read_frames(tmp_path / "a.gif", 1))
+    urls = []
+    for frame in frames:
+        file = io.BytesIO()
+        frame.save(file, "PNG")
+        urls.append(data_url(file.getvalue()))
+    body = {"messages": [ask("What changes?", *urls)], "max_tokens": 8}
+    reply = http.post("/v1/chat/completions", json=body).json()
+    content = reply["choices"][0]["message"]["content"]
+    assert content == engine_says(alone, body["messages"])
+    assert reply["timings"]["image_n"] == 4
+    body["messages"] = [ask("And now?", *urls[1:], data_url(picture_bytes(77)))]
+    assert http.post("/v1/chat/completions", json=body).json()["timings"]["image_n"] == 1
