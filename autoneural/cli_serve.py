@@ -48,6 +48,14 @@ def add_serve(verbs: argparse._SubParsersAction) -> None:
     safety.add_argument(
         "--media-path", type=Path, metavar="DIR", help="requests may name pictures below this"
     )
+    safety.add_argument(
+        "--allow-image-host",
+        action="append",
+        default=[],
+        metavar="HOST[:PORT]",
+        help="fetch pictures whose http(s) URL is there, repeatable; public addresses only "
+        "(default: nothing is fetched)",
+    )
     _add_times(add)
     add.add_argument("-v", "--verbose", action="store_true", help="a line per request, no contents")
 

@@ -15,6 +15,7 @@ def serve(args: argparse.Namespace) -> None:
     """Serve bundles until Ctrl-C."""
     from autoneural.serve.memory import GB
     from autoneural.serve.models import Placing
+    from autoneural.serve.remote import parse_image_host
     from autoneural.serve.run import serve as run
     from autoneural.serve.safety import KEY_VARIABLE, parse_address, require_key
     from autoneural.serve.settings import Settings
@@ -24,6 +25,7 @@ def serve(args: argparse.Namespace) -> None:
         api_key=args.api_key if args.api_key is not None else os.environ.get(KEY_VARIABLE) or None,
         hosts=tuple(args.allow_host),
         media_path=None if args.media_path is None else expand(args.media_path),
+        image_hosts=tuple(map(parse_image_host, args.allow_image_host)),
         max_queue=args.max_queue,
         keepalive=args.keepalive,
         memory_budget=None if args.memory_budget is None else round(args.memory_budget * GB),

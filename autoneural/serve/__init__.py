@@ -13,6 +13,6 @@ models.py       the bundles that are served      memory.py       which of them a
 logprobs.py     what else might have been said
 metrics.py      figures for Prometheus           unsupported.py  what is refused, not ignored
 run.py          sockets, signals, shutdown       settings.py     what the command line decides
-forms.py        JSON schemas, tools
+forms.py        JSON schemas, tools              remote.py       pictures of trusted hosts
 web.py, web/    the page at /
 """

@@ -36,10 +36,24 @@ _STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Threads:
+    """Where the parts of a request that take long are done."""
+
+    prepare: Executor
+    compile: Executor
+    fetch: Executor
+
+    def close(self) -> None:
+        """End them, without waiting."""
+        for threads in (self.prepare, self.compile, self.fetch):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What was asked, checked as far as that is quick. Threads do the rest: `form`, `prepare`.
 
-    Without a `form` the answer is free text.
+    Without a `form` the answer is free text. If it `fetches`, `prepare` waits for other machines.
     """
 
     served: Served
@@ -52,6 +66,7 @@ class Request:
     top_logprobs: int | None
     client: Hashable
     speculate: Speculate
+    fetches: bool = False
     arrived: float = field(default_factory=time.perf_counter)
 
 
@@ -62,15 +77,13 @@ class Answer(Response):
         self,
         request: Request,
         metrics: Metrics,
-        threads: Executor,
-        compiler: Executor,
+        threads: Threads,
         timeout: float,
     ) -> None:
         super().__init__()
         self._request = request
         self._metrics = metrics
         self._threads = threads
-        self._compiler = compiler
         self._timeout = timeout
         self._started = False
         self._gone = False
@@ -109,10 +122,11 @@ class Answer(Response):
         """What to answer; None where the client left before it was read."""
         form, request = PLAIN, self._request
         if request.form is not None:
-            form = await self._on_thread(self._compiler, request.form, leaving)
+            form = await self._on_thread(self._threads.compile, request.form, leaving)
         if form is None:
             return None
-        return await self._on_thread(self._threads, partial(request.prepare, form), leaving)
+        threads = self._threads.fetch if request.fetches else self._threads.prepare
+        return await self._on_thread(threads, partial(request.prepare, form), leaving)
 
     async def _on_thread(
         self, threads: Executor, work: Callable[[], T], leaving: asyncio.Task[None]

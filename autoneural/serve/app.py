@@ -21,14 +21,15 @@ from autoneural.data.tokenizer import BOS, EOS
 from autoneural.runtime.schema import MAX_BYTES
 from autoneural.runtime.tools import MAX_TOOLS
 from autoneural.serve import settings as limits
-from autoneural.serve.answering import Answer, Request
+from autoneural.serve.answering import Answer, Request, Threads
 from autoneural.serve.answers import Answers, ChatAnswers, CompletionAnswers
 from autoneural.serve.errors import ApiError, Json, error_reply, invalid, path_of, unavailable
 from autoneural.serve.forms import Form, asks_for_form
-from autoneural.serve.images import ImageReader
+from autoneural.serve.images import DECODING, ImageReader
 from autoneural.serve.metrics import CONTENT_TYPE, Metrics
 from autoneural.serve.models import Models, Served
-from autoneural.serve.prompts import chat_runs, completion_runs, text_of, tokens_of
+from autoneural.serve.prompts import chat_runs, completion_runs, image_urls, text_of, tokens_of
+from autoneural.serve.remote import Fetcher
 from autoneural.serve.safety import Guard
 from autoneural.serve.schemas import (
     ChatRequest,
@@ -43,8 +44,7 @@ from autoneural.serve.web import PAGE_PATHS
 from autoneural.serve.web import router as page_router
 from autoneural.serve.worker import Run
 
-_PREPARING = 2
-"""Requests whose pictures are decoded at once: each may take 40 megapixels of memory."""
+_FETCHING = 4
 _LEGACY_MAX_TOKENS = 16
 _NO_TELEMETRY: TelemetryConfig = {
     "tracing": False,
@@ -58,28 +58,35 @@ _NO_TELEMETRY: TelemetryConfig = {
 class Server:
     """What the routes share: `request.app.state.server`."""
 
-    def __init__(self, models: Models, settings: Settings) -> None:
+    def __init__(self, models: Models, settings: Settings, fetch: Fetcher | None) -> None:
         self.models = models
         self.settings = settings
         self.metrics = Metrics(models)
-        self.read_image = ImageReader(settings.media_path)
-        self.threads = ThreadPoolExecutor(_PREPARING, thread_name_prefix="prepare")
-        self.compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        self.read_image = ImageReader(settings.media_path, fetch)
+        self.threads = Threads(
+            prepare=ThreadPoolExecutor(DECODING, thread_name_prefix="prepare"),
+            compile=ThreadPoolExecutor(1, thread_name_prefix="compile"),
+            fetch=ThreadPoolExecutor(_FETCHING, thread_name_prefix="fetch"),
+        )
 
     def answer(self, request: Request) -> Answer:
         """The response to a request for answers."""
-        return Answer(request, self.metrics, self.threads, self.compiler, self.settings.timeout)
+        return Answer(request, self.metrics, self.threads, self.settings.timeout)
 
     def close(self) -> None:
         """End all threads."""
         self.models.stop()
-        for threads in (self.threads, self.compiler):
-            threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.close()
 
 
-def create_app(models: Models, settings: Settings) -> FastAPI:
-    """The ASGI app over loaded models. Whoever runs it sees to its address: `run.serve`."""
-    server = Server(models, settings)
+def create_app(models: Models, settings: Settings, fetch: Fetcher | None = None) -> FastAPI:
+    """The ASGI app over loaded models. Whoever runs it sees to its address: `run.serve`.
+
+    `fetch` is how pictures come from `settings.image_hosts`, unless told: from the internet alone.
+    """
+    if fetch is None and settings.image_hosts:
+        fetch = Fetcher(hosts=settings.image_hosts)
+    server = Server(models, settings, fetch)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -243,6 +250,7 @@ def _ask(
         top_logprobs=top,
         client=(http.client.host if http.client else "", body.user),
         speculate=body.speculate or _server(http).settings.speculate,
+        fetches=any(map(_server(http).read_image.fetches, image_urls(body))),
     )
 
 
@@ -262,7 +270,7 @@ async def tokenize(body: TokenizeRequest, request: HttpRequest) -> Json:
         add_special=body.add_special,
         parse_special=body.parse_special,
     )
-    ids = await asyncio.get_running_loop().run_in_executor(server.threads, work)
+    ids = await asyncio.get_running_loop().run_in_executor(server.threads.prepare, work)
     if not body.with_pieces:
         return Json({"tokens": ids})
     return Json({"tokens": [{"id": i, "piece": _piece(served, i)} for i in ids]})
@@ -283,7 +291,7 @@ async def detokenize(body: DetokenizeRequest, request: HttpRequest) -> Json:
     server = _server(request)
     served = server.models.find(body.model)
     work = partial(text_of, served, body.tokens)
-    text = await asyncio.get_running_loop().run_in_executor(server.threads, work)
+    text = await asyncio.get_running_loop().run_in_executor(server.threads.prepare, work)
     return Json({"content": text})
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a request: data URLs, or files below the media path. Never fetched, never on disk."""
+"""Pictures of a request: data URLs, files below the media path, URLs of trusted hosts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import base64
 import binascii
 import os
 import stat
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -15,34 +16,47 @@ from PIL import Image
 from autoneural.data.processor import Processor
 from autoneural.errors import UserError
 from autoneural.serve.errors import ApiError, invalid, of_user_error
+from autoneural.serve.remote import MEDIA_TYPES, SCHEMES, Fetcher
 from autoneural.serve.settings import MAX_BODY_BYTES
 
-MEDIA_TYPES = ("image/jpeg", "image/jpg", "image/png", "image/webp", "image/bmp", "image/gif")
+DECODING = 2
+"""Pictures that are decoded at once: each may take 40 megapixels of memory."""
 _INVALID = "invalid_image"
 _SHOWN = 40
 
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Turns the URL of an image part into a picture, as small as the model sees it."""
+    """Turns the URL of an image part into a picture, as small as the model sees it.
+
+    Without `fetch` nothing is fetched.
+    """
 
     media_path: Path | None = None
+    fetch: Fetcher | None = None
+    _decoding: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(DECODING))
 
     def __call__(self, url: str, processor: Processor, param: str) -> Image.Image:
         """Raises ApiError (400) with `param` where it is no picture or may not be read."""
         data = self._bytes(url, param)
         try:
-            return processor.load(data)
+            with self._decoding:
+                return processor.load(data)
         except UserError as error:
             raise of_user_error(error, param) from error
 
+    def fetches(self, url: str) -> bool:
+        """Whether reading `url` means waiting for another machine."""
+        return self.fetch is not None and _scheme(url) in SCHEMES
+
     def _bytes(self, url: str, param: str) -> bytes:
-        scheme, colon, _ = url[:_SHOWN].partition(":")
-        scheme = scheme.lower() if colon else ""
+        scheme = _scheme(url)
         if scheme == "data":
             return _of_data_url(url, param)
         if scheme in ("", "file"):
             return self._of_file(url, param)
+        if self.fetch is not None and self.fetches(url):
+            return self.fetch(url, param)
         message = "only data URLs are read; send the picture itself, base64-encoded"
         raise invalid(param, message, "remote_image_refused")
 
@@ -55,6 +69,11 @@ class ImageReader:
         except (OSError, ValueError) as error:
             # One text for all: what lies outside the folder is not to be found out.
             raise _not_there(param) from error
+
+
+def _scheme(url: str) -> str:
+    scheme, colon, _ = url[:_SHOWN].partition(":")
+    return scheme.lower() if colon else ""
 
 
 def _of_data_url(url: str, param: str) -> bytes:

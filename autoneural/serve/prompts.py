@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,14 @@ def chat_runs(
         raise of_user_error(error, "messages") from error
     _check_fits(served, inputs, "messages")
     return [Run(inputs, sampling(request, number), form) for number in range(request.n or 1)]
+
+
+def image_urls(request: Generate) -> Iterator[str]:
+    """Where the pictures of a request are."""
+    for message in request.messages if isinstance(request, ChatRequest) else ():
+        for part in message.content or ():
+            if part.type in _IMAGE_PARTS and part.image_url is not None:
+                yield part.image_url.url
 
 
 def completion_runs(served: Served, request: CompletionRequest, form: Form = PLAIN) -> list[Run]:

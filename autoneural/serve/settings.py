@@ -34,6 +34,8 @@ class Settings:
     hosts: tuple[str, ...] = ()
     """Names that a Host header may give, besides IP addresses and localhost."""
     media_path: Path | None = None
+    image_hosts: tuple[tuple[str, int | None], ...] = ()
+    """Hosts that pictures are fetched from; see `remote`."""
     max_queue: int = 64
     keepalive: float = 300.0
     memory_budget: int | None = None
