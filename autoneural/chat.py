@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from PIL import Image
 
+from autoneural.conversation import save_conversation
 from autoneural.data.image import ImageSource
 from autoneural.data.messages import Message
 from autoneural.data.video import read_frames
@@ -205,7 +206,11 @@ class Chat:
         settings: Settings | None = None,
         source: TextIO | None = None,
         out: TextIO | None = None,
+        *,
+        save: Path | None = None,
+        history: Sequence[Message] | None = None,
     ) -> None:
+        """`save` is written after every answer; `history` is what was said before."""
         self._engine = engine
         self._settings = settings or Settings()
         self._source = source or sys.stdin
@@ -214,7 +219,10 @@ class Chat:
             self._source.reconfigure(errors="surrogateescape")
         self._out = out or sys.stdout
         self._last: Result | None = None
+        self._save = save
         self._clear()
+        if history is not None:
+            self._history = list(history)
 
     def run(self) -> None:
         """Read lines until /exit or the end of the input."""
@@ -254,6 +262,7 @@ class Chat:
             self._say(HELP)
         elif command == "/clear":
             self._clear()
+            self._keep()
             self._say("Conversation cleared.")
         elif command == "/stats":
             self._say(stats_line(self._last) if self._last else "No answer yet.")
@@ -302,6 +311,11 @@ class Chat:
         if self._last.text:
             self._history += [question, {"role": "assistant", "content": self._last.text}]
             self._pending = []
+            self._keep()
+
+    def _keep(self) -> None:
+        if self._save is not None:
+            save_conversation(self._save, self._history)
 
     def _clear(self) -> None:
         self._history = opening(self._settings)

@@ -42,6 +42,10 @@ def add_infer(verbs: argparse._SubParsersAction) -> None:
     )
     add.add_argument("--system", help="system message")
     add.add_argument(
+        "--save", metavar="FILE", help="keep a chat there, pictures included, after every answer"
+    )
+    add.add_argument("--resume", metavar="FILE", help="go on with a chat that was saved")
+    add.add_argument(
         "--json", action="store_true", help="print text, tokens, usage and timings as JSON"
     )
     add.add_argument(

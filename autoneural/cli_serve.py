@@ -35,8 +35,14 @@ def add_serve(verbs: argparse._SubParsersAction) -> None:
     safety = add.add_argument_group("who may ask, and for what")
     safety.add_argument(
         "--api-key",
+        action="append",
+        default=[],
         metavar="KEY",
-        help="asked of all but /health and the empty page; AUTONEURAL_API_KEY hides it from `ps`",
+        help="asked of all but /health and the empty page, repeatable, any will do; "
+        "AUTONEURAL_API_KEY hides it from `ps`",
+    )
+    safety.add_argument(
+        "--api-key-file", metavar="FILE", help="keys, one per line, that only you may read"
     )
     safety.add_argument(
         "--allow-host",

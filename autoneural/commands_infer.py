@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 def infer(args: argparse.Namespace) -> None:
     """One answer with -p, one per row with --prompts, a chat without either."""
     from autoneural.chat import Chat, load_clip, run_once
+    from autoneural.conversation import load_conversation
     from autoneural.prompts import load_prompts, run_prompts
     from autoneural.runtime.constraint import Constraint
     from autoneural.runtime.schema import read_schema
 
     _check(args)
+    _check_files(args)
     schema = read_schema(args.json_schema) if args.json_schema else None
     paths = [expand(name) for name in args.image]
     rows = load_prompts(args.prompts) if args.prompts else []
@@ -37,7 +39,11 @@ def infer(args: argparse.Namespace) -> None:
         pictures = [*paths, *(clip.frames if clip else ())]
         run_once(engine, args.prompt, pictures, settings, as_json=args.json)
     else:
-        chat = Chat(engine, settings)
+        history = None
+        if args.resume is not None:
+            history = load_conversation(expand(args.resume), engine.processor)
+        save = None if args.save is None else expand(args.save)
+        chat = Chat(engine, settings, save=save, history=history)
         chat.attach(paths)
         if clip:
             chat.attach_clip(clip)
@@ -54,6 +60,22 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--prompts prints JSON lines: add --json")
     if args.prompt is None and args.json and not args.prompts:
         raise UserError("--json prints answers: give the question with -p, or a file of --prompts")
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """What is kept of a chat, before a model is loaded for it."""
+    if (args.save or args.resume) and (args.prompts or args.prompt is not None):
+        raise UserError("--save and --resume are for a chat: leave -p and --prompts out")
+    if args.resume is not None and args.system is not None:
+        raise UserError("--resume brings its own system message: leave --system out")
+    if args.save is None:
+        return
+    place = expand(args.save)
+    if not place.parent.is_dir():
+        raise UserError(f"--save {place}: no such folder")
+    goes_on = args.resume is not None and expand(args.resume).resolve() == place.resolve()
+    if place.exists() and not goes_on:
+        raise UserError(f"--save {place}: is there already; --resume it as well, or name another")
 
 
 def _settings(args: argparse.Namespace, constraint: Constraint | None) -> Settings:

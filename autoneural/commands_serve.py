@@ -17,12 +17,12 @@ def serve(args: argparse.Namespace) -> None:
     from autoneural.serve.models import Placing
     from autoneural.serve.remote import parse_image_host
     from autoneural.serve.run import serve as run
-    from autoneural.serve.safety import KEY_VARIABLE, parse_address, require_key
+    from autoneural.serve.safety import parse_address, require_key
     from autoneural.serve.settings import Settings
 
     address = parse_address(args.host)
     settings = Settings(
-        api_key=args.api_key if args.api_key is not None else os.environ.get(KEY_VARIABLE) or None,
+        api_keys=_keys(args),
         hosts=tuple(args.allow_host),
         media_path=None if args.media_path is None else expand(args.media_path),
         image_hosts=tuple(map(parse_image_host, args.allow_image_host)),
@@ -34,7 +34,7 @@ def serve(args: argparse.Namespace) -> None:
         speculate=args.speculate,
     )
     # Before anything is loaded: these take no time to find out.
-    require_key(address[0], settings.api_key)
+    require_key(address[0], settings.api_keys)
     if settings.media_path is not None and not settings.media_path.is_dir():
         raise UserError(f"--media-path {settings.media_path}: no such folder")
     bundles = [Bundle.load(name) for name in args.bundles or [EMBEDDED_BUNDLE]]
@@ -49,3 +49,12 @@ def serve(args: argparse.Namespace) -> None:
         exact=args.exact,
     )
     run(bundles, address, settings, placing, verbose=args.verbose)
+
+
+def _keys(args: argparse.Namespace) -> tuple[str, ...]:
+    """Those of the command line and of the file; without either, that of the environment."""
+    from autoneural.serve.safety import KEY_VARIABLE, read_keys
+
+    given = [*args.api_key, *(read_keys(expand(args.api_key_file)) if args.api_key_file else ())]
+    key = os.environ.get(KEY_VARIABLE)
+    return tuple(dict.fromkeys(given or ([key] if key else [])))

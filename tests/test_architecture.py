@@ -43,6 +43,7 @@ PART_OF = {
     "onnx_external": "bundle",
     "onnx_save": "bundle",
     "chat": "runtime",
+    "conversation": "runtime",
     "demo": "runtime",
     "prompts": "runtime",
 }

@@ -302,7 +302,7 @@ def test_edge_half_imports_without_torch() -> None:
 
 def clip(path: Path, frames: int) -> Path:
     """An animated GIF whose frames differ, one a second."""
-    first, *rest = [Image.new("RGB", (8, 8), (9 * n, 0, 0)) for n in range(frames)]
+    first, *rest = [Image.new("RGB", (8, 8), (9 * n, 77, 13)) for n in range(frames)]
     first.save(path, save_all=True, append_images=rest, duration=1000)
     return path
 

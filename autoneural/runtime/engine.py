@@ -147,12 +147,14 @@ class Engine:
         shown: frozenset[int] = frozenset(),
         watch: Watch = NOBODY,
         started: float | None = None,
+        tenant: bytes = b"",
     ) -> Generation:
         """`generate` for a prompt that `processor` has read, or one put together from token ids.
 
         The special tokens `shown` stay in the text. `watch` sees every token, may end the answer.
         `ttft_ms` counts from `started`, a time of `time.perf_counter`; from now unless told. Raises
-        UserError where the context is too small.
+        UserError where the context is too small. What is kept of an answer, its prompt and its
+        pictures, is used again for the same `tenant` alone: time tells nobody what another asked.
         """
         if max_tokens is not None and max_tokens < 1:
             raise UserError(f"max_tokens: {max_tokens} is not at least 1")
@@ -169,6 +171,7 @@ class Engine:
             constraint=constraint,
             shown=shown,
             watch=watch,
+            tenant=tenant,
         )
         return Generation(self, prompt)
 
@@ -206,21 +209,25 @@ class Engine:
             rows[ids == self.tokenizer.image_id] = np.concatenate(images.features)
         return rows
 
-    def _keys(self, ids: np.ndarray, images: EncodedImages) -> list[Hashable]:
-        """What stands at each position: a token id, or the hash of the picture it belongs to."""
+    def _keys(self, ids: np.ndarray, images: EncodedImages, tenant: bytes) -> list[Hashable]:
+        """What stands at each position: a token id, or the hash of the picture it belongs to.
+
+        Every prefix begins with whose it is.
+        """
         keys: list[Hashable] = ids.tolist()
         each = self.bundle.processor.tokens_per_image
         for index, at in enumerate(np.flatnonzero(ids == self.tokenizer.image_id)):
             keys[at] = images.digests[index // each]
+        keys[0] = (tenant, keys[0])
         return keys
 
     def _prefill(self, prompt: Prompt, timings: Timings) -> np.ndarray:
         """Bring the decoder to the end of the prompt; logits [V] of the first answer token."""
         ids = prompt.inputs.input_ids
-        images = self._encoder(prompt.inputs.pixel_values, prompt.watch)
+        images = self._encoder(prompt.inputs.pixel_values, prompt.watch, prompt.tenant)
         timings.image_n, timings.image_encode_ms = images.encoded, images.ms
         start = time.perf_counter()
-        rows, keys = self._rows(ids, images), self._keys(ids, images)
+        rows, keys = self._rows(ids, images), self._keys(ids, images, prompt.tenant)
         done = timings.cache_n = self._decoder.rewind(keys)
         timings.prompt_n = len(ids) - done
         hidden = rows[:0]

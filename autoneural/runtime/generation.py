@@ -129,6 +129,8 @@ class Prompt:
     shown: frozenset[int] = frozenset()
     """Special tokens that the text keeps."""
     watch: Watch = NOBODY
+    tenant: bytes = b""
+    """Who may use again what is kept of this."""
 
 
 class Generation:

@@ -35,10 +35,15 @@ class ImageEncoder:
         self._capacity = capacity
         self._cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
 
-    def __call__(self, pixel_values: np.ndarray, watch: Watch = NOBODY) -> EncodedImages:
-        """Features of uint8 pictures [N, 3, S, S]. Before each, `watch` may end it."""
+    def __call__(
+        self, pixel_values: np.ndarray, watch: Watch = NOBODY, tenant: bytes = b""
+    ) -> EncodedImages:
+        """Features of uint8 pictures [N, 3, S, S]. Before each, `watch` may end it.
+
+        The hashes, and what is kept, are those of one `tenant`.
+        """
         start, encoded = time.perf_counter(), 0
-        digests = [hashlib.sha256(pixels.tobytes()).digest() for pixels in pixel_values]
+        digests = [hashlib.sha256(tenant + pixels.tobytes()).digest() for pixels in pixel_values]
         features = []
         for digest, pixels in zip(digests, pixel_values, strict=True):
             watch.step()

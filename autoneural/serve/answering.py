@@ -66,6 +66,7 @@ class Request:
     top_logprobs: int | None
     client: Hashable
     speculate: Speculate
+    tenant: bytes = b""
     fetches: bool = False
     arrived: float = field(default_factory=time.perf_counter)
 
@@ -152,6 +153,7 @@ class Answer(Response):
             client=request.client,
             arrived=request.arrived,
             speculate=request.speculate,
+            tenant=request.tenant,
         )
         request.served.jobs.add(job)
         request.served.worker.submit(job)

@@ -248,7 +248,8 @@ def _ask(
         max_tokens=max_tokens,
         stop=tuple(body.stop or ()),
         top_logprobs=top,
-        client=(http.client.host if http.client else "", body.user),
+        client=(http.client.host if http.client else "", http.scope["tenant"], body.user),
+        tenant=http.scope["tenant"],
         speculate=body.speculate or _server(http).settings.speculate,
         fetches=any(map(_server(http).read_image.fetches, image_urls(body))),
     )

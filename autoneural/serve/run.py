@@ -41,7 +41,7 @@ def serve(
     Raises UserError where the address needs a key, is taken, or a bundle cannot run here.
     """
     host, port = address
-    require_key(host, settings.api_key)
+    require_key(host, settings.api_keys)
     logging.basicConfig(format="autoneural: %(message)s", level=logging.WARNING)
     with _bound(host, port) as listener:
         models = Models.start(bundles, placing, settings)

@@ -8,11 +8,15 @@ CORS header is ever sent, and a request that a page of another origin makes is r
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import ipaddress
 import logging
+import os
+import stat
 import traceback
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -47,15 +51,38 @@ def is_loopback(host: str) -> bool:
     return host.lower() == "localhost" if address is None else address.is_loopback
 
 
-def require_key(host: str, api_key: str | None) -> None:
-    """UserError where other machines could ask without a key, or where the key is no key."""
-    if api_key is not None and (not api_key.isascii() or not api_key.strip() or " " in api_key):
-        raise UserError("the API key must be ASCII letters without spaces, and not empty")
-    if api_key is None and not is_loopback(host):
+def require_key(host: str, api_keys: Collection[str]) -> None:
+    """UserError where other machines could ask without a key, or where a key is no key."""
+    if not all(key.isascii() and key.strip() and " " not in key for key in api_keys):
+        raise UserError("an API key must be ASCII letters without spaces, and not empty")
+    if not api_keys and not is_loopback(host):
         raise UserError(
             f"--host {host}: other machines can reach this address, so it needs an API key: "
-            f"set {KEY_VARIABLE} (or --api-key), or stay on 127.0.0.1"
+            f"set {KEY_VARIABLE} (or --api-key-file), or stay on 127.0.0.1"
         )
+
+
+def read_keys(path: Path) -> tuple[str, ...]:
+    """The keys of a file, one per line; blank lines and those that begin with # say nothing.
+
+    Raises UserError where it cannot be read, has none, or others than its owner may read it.
+    """
+    try:
+        # Windows has no such bits.
+        if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise UserError(f"{path}: others may read these keys; run `chmod 600` on it")
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a list of API keys ({error})") from error
+    keys = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if not keys:
+        raise UserError(f"{path}: no API keys in it")
+    return keys
+
+
+def tenant_of(key: str) -> bytes:
+    """What caches know the owner of a key by."""
+    return hashlib.sha256(key.encode()).digest()
 
 
 class Guard:
@@ -67,6 +94,7 @@ class Guard:
         self._settings = settings
         self._keyless = frozenset(keyless)
         self._hosts = {"localhost", *(host.lower() for host in settings.hosts)}
+        self._tenants = {key.encode(): tenant_of(key) for key in settings.api_keys}
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,8 +136,9 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and _authority(origin) != host.lower():
             raise ApiError(403, "pages of other origins may not ask", code="origin_not_allowed")
-        if self._settings.api_key is not None and scope["path"] not in self._keyless:
-            self._check_key(headers.get("authorization", ""))
+        scope["tenant"] = b""
+        if self._tenants and scope["path"] not in self._keyless:
+            scope["tenant"] = self._tenant(headers.get("authorization", ""))
 
     def _knows(self, host: str) -> bool:
         try:
@@ -118,10 +147,12 @@ class Guard:
             return False
         return name in self._hosts or _address(name) is not None
 
-    def _check_key(self, authorization: str) -> None:
-        scheme, _, key = authorization.partition(" ")
-        wanted = (self._settings.api_key or "").encode()
-        if not hmac.compare_digest(key.strip().encode(), wanted) or scheme.lower() != "bearer":
+    def _tenant(self, authorization: str) -> bytes:
+        """Whose key it is. All keys are compared, each in constant time."""
+        scheme, _, given = authorization.partition(" ")
+        key = given.strip().encode()
+        found = [tenant for own, tenant in self._tenants.items() if hmac.compare_digest(key, own)]
+        if not found or scheme.lower() != "bearer":
             raise ApiError(
                 401,
                 "wrong or missing API key; send `Authorization: Bearer KEY`",
@@ -129,6 +160,7 @@ class Guard:
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        return found[0]
 
     async def _read(self, scope: Scope, body: _Body) -> None:
         headers = Headers(scope=scope)

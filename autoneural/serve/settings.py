@@ -30,7 +30,8 @@ PING_SECONDS = 15.0
 class Settings:
     """Times are seconds. `keepalive` 0 never unloads a model; `drain` 0 cancels at once."""
 
-    api_key: str | None = None
+    api_keys: tuple[str, ...] = ()
+    """Any of them will do; what is kept of one's requests is not used for another's."""
     hosts: tuple[str, ...] = ()
     """Names that a Host header may give, besides IP addresses and localhost."""
     media_path: Path | None = None

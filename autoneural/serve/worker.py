@@ -89,6 +89,7 @@ class Job:
     client: Hashable
     arrived: float
     speculate: Speculate = "off"
+    tenant: bytes = b""
     submitted: float = field(default_factory=time.perf_counter)
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
@@ -272,6 +273,7 @@ def _run(engine: Engine, job: Job, index: int, run: Run) -> None:
         job.max_tokens,
         job.stop,
         speculate=job.speculate,
+        tenant=job.tenant,
         constraint=run.form.constraint,
         shown=run.form.shown,
         watch=watch,

@@ -428,7 +428,7 @@ def test_a_server_that_is_gone(visit, served) -> None:
 
 
 def test_the_key_is_asked_for_and_kept_in_the_tab(visit, served) -> None:
-    with slow_server(served, SlowEngine(letters=1), api_key="secret") as url:
+    with slow_server(served, SlowEngine(letters=1), api_keys=("secret",)) as url:
         page = visit(url, refused={401})
         dialog = page.get_by_role("dialog", name="API key")
         field = dialog.get_by_label("Key", exact=True)

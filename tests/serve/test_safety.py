@@ -47,7 +47,7 @@ def test_what_is_no_address(text: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LOCALHOST"])
 def test_loopback_needs_no_key(host: str) -> None:
     assert is_loopback(host)
-    require_key(host, None)
+    require_key(host, ())
 
 
 @pytest.mark.parametrize(
@@ -56,14 +56,14 @@ def test_loopback_needs_no_key(host: str) -> None:
 def test_other_addresses_need_a_key(host: str) -> None:
     assert not is_loopback(host)
     with pytest.raises(UserError, match="needs an API key: set AUTONEURAL_API_KEY"):
-        require_key(host, None)
-    require_key(host, "secret")
+        require_key(host, ())
+    require_key(host, ("secret",))
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "schlüssel"])
 def test_what_is_no_key(key: str) -> None:
     with pytest.raises(UserError, match="API key must be ASCII"):
-        require_key("127.0.0.1", key)
+        require_key("127.0.0.1", ("good", key))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_what_is_no_key(key: str) -> None:
     ],
 )
 def test_every_route_but_health_wants_the_key(served, method, path, authorization) -> None:
-    app = app_with(served, api_key="secret")
+    app = app_with(served, api_keys=("secret",))
     headers = {} if authorization is None else {"Authorization": authorization.encode()}
     response = call(app, method, path, headers=headers)
     assert response.status_code == 401
@@ -109,7 +109,7 @@ def test_every_route_but_health_wants_the_key(served, method, path, authorizatio
 
 
 def test_with_the_key_all_is_well_and_health_needs_none(served) -> None:
-    app = app_with(served, api_key="secret")
+    app = app_with(served, api_keys=("secret",))
     assert call(app, "GET", "/health").status_code == 200
     for form in ("Bearer secret", "bearer secret"):
         response = call(app, "POST", CHAT, json=BODY, headers={"Authorization": form})
@@ -246,9 +246,9 @@ def test_telemetry_of_the_framework_is_off(served, monkeypatch) -> None:
     assert not any(telemetry[key] for key in ("auto_configure", "tracing", "logs", "metrics"))
 
 
-def test_nothing_asks_the_network() -> None:
+def test_nothing_but_one_file_asks_the_network() -> None:
     folder = Path(safety.__file__).parent
     clients = ("urllib.request", "http.client", "httpx", "requests", "aiohttp", "urlopen")
-    for file in folder.glob("*.py"):
+    for file in set(folder.glob("*.py")) - {folder / "remote.py"}:
         text = file.read_text("utf-8")
         assert not [name for name in clients if f"import {name}" in text or f"{name}(" in text]

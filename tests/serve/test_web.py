@@ -103,7 +103,7 @@ def test_the_examples_are_those_of_the_demo(app) -> None:
 
 
 def test_the_page_needs_no_key_and_all_it_calls_does(served) -> None:
-    app = create_app(Models([served]), Settings(api_key="secret"))
+    app = create_app(Models([served]), Settings(api_keys=("secret",)))
     for path in PAGE_PATHS:
         assert call(app, "GET", path).status_code == 200, path
     for path in ("/examples", "/examples/driver.jpg", "/v1/models", "/web/nothing", "/web"):
