@@ -122,7 +122,8 @@ class ServerProcess:
     def _listen(self) -> None:
         assert self._process.stderr is not None
         with self._process.stderr as lines:
-            self._lines.extend(lines)
+            for line in lines:
+                self._lines.append(line)
 
     def _wait_for_port(self) -> int:
         until = time.monotonic() + _START_SECONDS

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 
 from autoneural.errors import UserError
 
@@ -39,10 +39,8 @@ class ApiError(Exception):
         return {"error": self._error}
 
 
-class Json(Response):
+class Json(JSONResponse):
     """JSON in ASCII: a lone surrogate in a client's text cannot break the answer."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         return to_json(content)
