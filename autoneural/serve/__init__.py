@@ -12,6 +12,7 @@ queue.py        who is next                      worker.py       one engine, one
 models.py       the bundles that are served      logprobs.py     what else might have been said
 metrics.py      figures for Prometheus           unsupported.py  what is refused, not ignored
 run.py          sockets, signals, shutdown       settings.py     what the command line decides
-forms.py        JSON schemas, tools
+forms.py        JSON schemas, tools             replies.py      what responses hold, for machines
+allocator.py    what is freed goes back
 web.py, web/    the page at /
 """

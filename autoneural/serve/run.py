@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from autoneural.bundle import Bundle
 from autoneural.errors import UserError
+from autoneural.serve.allocator import give_back_large_blocks
 from autoneural.serve.app import Server, create_app
 from autoneural.serve.models import Models, Placing
 from autoneural.serve.safety import require_key
@@ -41,6 +42,7 @@ def serve(
     """
     host, port = address
     require_key(host, settings.api_key)
+    give_back_large_blocks()
     logging.basicConfig(format="autoneural: %(message)s", level=logging.WARNING)
     with _bound(host, port) as listener:
         models = Models.start(bundles, placing, settings)

@@ -23,6 +23,8 @@ from tests.serve.malformed import CHAT, PATHS, posted, raw
 REQUESTS = int(os.environ.get("AUTONEURAL_FUZZ", "400"))
 RAW = REQUESTS // 10
 SLOW = max(REQUESTS // 100, 2)
+WARM = min(REQUESTS // 4, 1000)
+"""First, until the caches of schemas and tools are full."""
 BACK = 1.05
 GOOD = {"messages": [{"role": "user", "content": "Is it on?"}], "max_tokens": 2}
 
@@ -82,7 +84,7 @@ def test_malformed_requests_are_never_our_fault_and_leave_nothing(server: Server
     rng = random.Random(0)
     with server.client() as client:
         alone = [client.ask(GOOD).text for _ in range(3)]
-    send_posted(server, random.Random("warm"), 40)
+    send_posted(server, random.Random("warm"), WARM)
     start = server.footprint()
     slow = slow_bodies(server, SLOW)
     began = time.monotonic()
