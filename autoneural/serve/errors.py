@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse
 from autoneural.errors import UserError
 
 _INVALID = "invalid_request_error"
+# One for all: `json.dumps` with arguments makes another for every chunk of a stream.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 # What begins an error of the runtime about one of these names a place in the request.
 _PLACE = re.compile(r"((?:messages|tools|response_format)[\w\[\].]*): (.*)")
 
@@ -48,7 +50,7 @@ class Json(JSONResponse):
 
 def to_json(value: Any) -> bytes:
     """Compact JSON, ASCII only."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")
 
 
 def error_reply(error: ApiError) -> Json:
