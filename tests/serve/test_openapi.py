@@ -23,10 +23,10 @@ ROUTES = {
     ("GET", "/props"): 5,
     ("GET", "/v1/models"): 1,
     ("GET", "/v1/models/{model_id}"): 5,
-    ("POST", "/v1/chat/completions"): 40,
-    ("POST", "/v1/completions"): 40,
-    ("POST", "/tokenize"): 15,
-    ("POST", "/detokenize"): 15,
+    ("POST", "/v1/chat/completions"): 20,
+    ("POST", "/v1/completions"): 20,
+    ("POST", "/tokenize"): 10,
+    ("POST", "/detokenize"): 10,
 }
 """Requests to each, of the right and of the wrong kind."""
 CHECKS = [
