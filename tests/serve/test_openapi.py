@@ -35,7 +35,8 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+RIGHT = [(*route, GenerationMode.POSITIVE) for route in ROUTES]
+WRONG = [(*route, GenerationMode.NEGATIVE) for route in ROUTES if route[0] == "POST"]
 
 
 @pytest.fixture(scope="module")
@@ -73,19 +74,15 @@ def test_all_routes_are_asked(document: dict[str, Any]) -> None:
     assert there == set(ROUTES)
 
 
-@pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
-@pytest.mark.parametrize("route", ROUTES, ids=" ".join)
+@pytest.mark.parametrize(("method", "path", "mode"), [*RIGHT, *WRONG])
 def test_the_document_holds(
-    api: BaseSchema, session: requests.Session, route: tuple[str, str], mode: GenerationMode
+    api: BaseSchema, session: requests.Session, method: str, path: str, mode: GenerationMode
 ) -> None:
-    method, path = route
     operation = api[path][method]
-    if mode is GenerationMode.NEGATIVE and not operation.body:
-        pytest.skip("it has no body that could be wrong")
     seen: list[int] = []
 
     @settings(
-        max_examples=ROUTES[route],
+        max_examples=ROUTES[method, path],
         derandomize=True,
         database=None,
         deadline=None,
