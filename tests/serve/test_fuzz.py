@@ -79,13 +79,21 @@ def slow_bodies(server: ServerProcess, count: int) -> list[socket.socket]:
     return slow
 
 
+def held(server: ServerProcess) -> tuple[float, int]:
+    """Its memory in MiB and its open files."""
+    found = server.footprint()
+    assert found.rss_mib is not None
+    assert found.files is not None
+    return found.rss_mib, found.files
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's memory is read from /proc")
 def test_malformed_requests_are_never_our_fault_and_leave_nothing(server: ServerProcess) -> None:
     rng = random.Random(0)
     with server.client() as client:
         alone = [client.ask(GOOD).text for _ in range(3)]
     send_posted(server, random.Random("warm"), WARM)
-    start = server.footprint()
+    memory, files = held(server)
     slow = slow_bodies(server, SLOW)
     began = time.monotonic()
     seen = send_raw(server, rng, RAW) + send_posted(server, rng, REQUESTS - RAW - SLOW)
@@ -97,10 +105,11 @@ def test_malformed_requests_are_never_our_fault_and_leave_nothing(server: Server
     assert server.settle() == 0
     with server.client() as client:
         assert client.ask(GOOD).text == alone[0]
-    wait_until(lambda: server.footprint().files <= start.files)
-    end = server.footprint()
-    print(f"\n{REQUESTS} requests, {took:.0f} s, {start} -> {end}: {dict(sorted(seen.items()))}")
-    assert end.rss_mib < BACK * start.rss_mib
+    wait_until(lambda: held(server)[1] <= files)
+    after, _ = held(server)
+    figures = f"{took:.0f} s, {memory:.0f} MiB before, {after:.0f} after"
+    print(f"\n{REQUESTS} requests, {figures}: {dict(sorted(seen.items()))}")
+    assert after < BACK * memory
     assert seen["json 400"] > REQUESTS / 5  # most are wrong,
     assert seen["json 200"] > REQUESTS / 50  # and some go all the way
 
