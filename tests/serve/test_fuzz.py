@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -24,7 +25,6 @@ REQUESTS = int(os.environ.get("AUTONEURAL_FUZZ", "400"))
 RAW = REQUESTS // 10
 SLOW = max(REQUESTS // 100, 2)
 WARM = min(REQUESTS // 4, 1000)
-"""First, until the caches of schemas and tools are full."""
 BACK = 1.05
 GOOD = {"messages": [{"role": "user", "content": "Is it on?"}], "max_tokens": 2}
 
@@ -79,6 +79,14 @@ def slow_bodies(server: ServerProcess, count: int) -> list[socket.socket]:
     return slow
 
 
+def warm_up(server: ServerProcess) -> None:
+    """What is built once and stays: caches, and what llguidance loads for a schema that is none."""
+    body = GOOD | {"response_format": {"type": "json_object", "schema": {"minimum": "none"}}}
+    with server.client() as client:
+        assert client.post(CHAT, json.dumps(body).encode())[0] == 400
+    send_posted(server, random.Random("warm"), WARM)
+
+
 def held(server: ServerProcess) -> tuple[float, int]:
     """Its memory in MiB and its open files."""
     found = server.footprint()
@@ -92,7 +100,7 @@ def test_malformed_requests_are_never_our_fault_and_leave_nothing(server: Server
     rng = random.Random(0)
     with server.client() as client:
         alone = [client.ask(GOOD).text for _ in range(3)]
-    send_posted(server, random.Random("warm"), WARM)
+    warm_up(server)
     memory, files = held(server)
     slow = slow_bodies(server, SLOW)
     began = time.monotonic()
