@@ -93,6 +93,16 @@ def above_zero(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
+    return value
+
+
 def _whole(text: str, least: int) -> int:
     if not re.fullmatch(r"\d{1,18}", text, re.ASCII) or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} up")

@@ -1,4 +1,4 @@
-"""Sub-commands of `bench` that compare ways to compress or to decode; a chip's: cli_npu.py."""
+"""Sub-commands of `bench` about ways to compress or decode, and servers; a chip's: cli_npu.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 
 from autoneural import commands_bench
-from autoneural.cli_arguments import add_bundle, at_least_two, command, natural, positive
+from autoneural.cli_arguments import (
+    above_zero,
+    add_bundle,
+    at_least_two,
+    command,
+    natural,
+    positive,
+    share,
+)
 
 
 def add_comparisons(kinds: argparse._SubParsersAction) -> None:
@@ -15,6 +23,7 @@ def add_comparisons(kinds: argparse._SubParsersAction) -> None:
     _add_methods(kinds)
     _add_twins(kinds)
     _add_speculation(kinds)
+    _add_serving(kinds)
 
 
 def _add_aimet(kinds: argparse._SubParsersAction) -> None:
@@ -99,6 +108,30 @@ def _add_speculation(kinds: argparse._SubParsersAction) -> None:
     add.add_argument("--n", type=positive, default=40, help="questions per task (default 40)")
     add.add_argument("--seed", type=natural, default=0, help="which questions (default 0)")
     add.add_argument("--kinds", nargs="+", metavar="KIND", help="of these only, json for one")
+    add.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _add_serving(kinds: argparse._SubParsersAction) -> None:
+    text = "a server under load: speed, right answers, leaks, and what HTTP costs; 1 if it fails"
+    add = command(kinds, "serve", commands_bench.bench_serving, text)
+    add_bundle(add)
+    add.add_argument("--target", choices=("cpu", "qdq", "float"), help="default cpu")
+    add.add_argument(
+        "--threads", type=positive, metavar="N", help="of the engine (default: physical cores)"
+    )
+    add.add_argument("--clients", type=positive, default=32, metavar="N", help="at once (32)")
+    add.add_argument("--seconds", type=above_zero, default=300, help="of load (default 300)")
+    add.add_argument(
+        "--leave",
+        type=share,
+        default=1 / 3,
+        metavar="SHARE",
+        help="of the requests whose client hangs up in the middle of the answer (a third)",
+    )
+    add.add_argument(
+        "--rounds", type=positive, default=5, metavar="N", help="over HTTP and without, in turn (5)"
+    )
+    add.add_argument("--seed", type=natural, default=0, help="who asks what (default 0)")
     add.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 

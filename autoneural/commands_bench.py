@@ -132,6 +132,34 @@ def bench_speculation(args: argparse.Namespace) -> None:
         print_speculation(report, Console())
 
 
+def bench_serving(args: argparse.Namespace) -> int:
+    """A server under load; 1 where something happened that must not."""
+    from rich.console import Console
+
+    from autoneural.bench.serving import faults, measure_serving, print_serving
+    from autoneural.bench.serving_load import Plan
+    from autoneural.bundle import Bundle
+
+    plan = Plan(clients=args.clients, seconds=args.seconds, leave=args.leave, seed=args.seed)
+    with stages() as progress:
+        report = measure_serving(
+            Bundle.load(args.bundle or EMBEDDED_BUNDLE),
+            args.target,
+            plan,
+            threads=args.threads,
+            rounds=args.rounds,
+            progress=progress,
+        )
+    found = faults(report)
+    if args.json:
+        print(json.dumps({**report, "faults": found}))
+    else:
+        print_serving(report, Console())
+    for line in found:
+        _say(f"autoneural: {line}")
+    return 1 if found else 0
+
+
 def _named_folder(text: str) -> tuple[str, str]:
     name, _, folder = text.partition("=")
     if not name or not folder:

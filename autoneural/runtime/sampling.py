@@ -15,6 +15,9 @@ import numpy as np
 from autoneural.errors import UserError
 from autoneural.runtime.constraint import Constraint
 
+_LEAST = 1e-6
+"""Temperatures and penalties below it mean the same, and logits over it are still numbers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -101,6 +104,7 @@ def penalise(logits: np.ndarray, seen: Iterable[int], penalty: float) -> np.ndar
     """Logits of seen tokens divided by `penalty` where positive, multiplied where negative."""
     if penalty == 1.0:
         return logits
+    penalty = max(penalty, _LEAST)
     ids = np.fromiter((i for i in seen if i < len(logits)), dtype=np.int64)
     out = logits.astype(np.float64)
     out[ids] = np.where(out[ids] > 0, out[ids] / penalty, out[ids] * penalty)
@@ -126,7 +130,7 @@ def probabilities(logits: np.ndarray, sampling: Sampling) -> np.ndarray:
     Ties at a border go to the smaller token id, so every filter keeps an exact number of tokens.
     """
     order = np.argsort(-logits, kind="stable")
-    scaled = logits[order].astype(np.float64) / sampling.temperature
+    scaled = logits[order].astype(np.float64) / max(sampling.temperature, _LEAST)
     if sampling.top_k:
         scaled = scaled[: sampling.top_k]
     chances = np.exp(scaled - scaled[0])

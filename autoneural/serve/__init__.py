@@ -14,5 +14,6 @@ logprobs.py     what else might have been said
 metrics.py      figures for Prometheus           unsupported.py  what is refused, not ignored
 run.py          sockets, signals, shutdown       settings.py     what the command line decides
 forms.py        JSON schemas, tools              remote.py       pictures of trusted hosts
+allocator.py    what is freed goes back          replies.py      what responses hold, for machines
 web.py, web/    the page at /
 """

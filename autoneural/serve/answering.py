@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,7 @@ from autoneural.serve.forms import PLAIN, Form
 from autoneural.serve.metrics import Metrics
 from autoneural.serve.models import Served
 from autoneural.serve.settings import PING_SECONDS
-from autoneural.serve.worker import Delta, Done, Failed, Finished, Job, Run
+from autoneural.serve.worker import Delta, Failed, Finished, Job, Ping, Run
 
 log = logging.getLogger("autoneural.serve")
 
@@ -164,20 +164,30 @@ class Answer(Response):
 
     async def _whole(self, job: Job, scope: Scope, receive: Receive, send: Send) -> None:
         finished: list[Finished] = []
-        async for events in _events(job, None):
-            finished += [event for event in events or () if isinstance(event, Finished)]
+        while len(finished) < len(job.runs):
+            finished += [e for e in await _events(job) if isinstance(e, Finished)]
         self._metrics.answered(self._request.served.name, finished)
         self._started = True
         await Json(self._request.answers.whole(finished))(scope, receive, send)
 
     async def _stream(self, job: Job, send: Send) -> None:
         await self._open_stream(send)
+        pinging = asyncio.create_task(_ping(job))
+        try:
+            await self._stream_events(job, send)
+        finally:
+            pinging.cancel()
+
+    async def _stream_events(self, job: Job, send: Send) -> None:
         answers = self._request.answers
         finished: list[Finished] = []
         begun: set[int] = set()
-        async for events in _events(job, PING_SECONDS):
-            lines = [b": ping\n\n"] if events is None else []
-            for event in events or ():
+        while len(finished) < len(job.runs):
+            lines = []
+            for event in await _events(job):
+                if isinstance(event, Ping):
+                    lines.append(b": ping\n\n")
+                    continue
                 first = event.index not in begun
                 begun.add(event.index)
                 if isinstance(event, Finished):
@@ -185,10 +195,12 @@ class Answer(Response):
                     lines.append(_line(answers.last(event, first)))
                 else:
                     lines.append(_line(answers.delta(event, first)))
-            await _send(send, b"".join(lines))
-        self._metrics.answered(self._request.served.name, finished)
-        tail = [_line(answers.usage(finished))] if answers.include_usage else []
-        await _send(send, b"".join([*tail, b"data: [DONE]\n\n"]), more=False)
+            more = len(finished) < len(job.runs)
+            if not more:
+                self._metrics.answered(self._request.served.name, finished)
+                lines += [_line(answers.usage(finished))] if answers.include_usage else []
+                lines.append(b"data: [DONE]\n\n")
+            await _send(send, b"".join(lines), more)
 
     async def _open_stream(self, send: Send) -> None:
         response = Response(headers=_STREAM_HEADERS, media_type="text/event-stream")
@@ -219,26 +231,22 @@ class Answer(Response):
         served.jobs.discard(job)
 
 
-async def _events(job: Job, ping: float | None) -> AsyncIterator[list[Delta | Finished] | None]:
-    """What has happened since the last time, in order; None when nothing did for `ping` seconds.
+async def _events(job: Job) -> list[Delta | Finished | Ping]:
+    """What has happened since the last time, in order. Raises ApiError where the job failed."""
+    events = [await job.events.get()]
+    while not job.events.empty():
+        events.append(job.events.get_nowait())
+    for event in events:
+        if isinstance(event, Failed):
+            raise event.error
+    return [event for event in events if not isinstance(event, Failed)]
 
-    Raises ApiError where the job failed.
-    """
+
+async def _ping(job: Job) -> None:
+    """One timer for a whole stream; one for every token would cost as much as its JSON."""
     while True:
-        try:
-            async with asyncio.timeout(ping):
-                events = [await job.events.get()]
-        except TimeoutError:
-            yield None
-            continue
-        while not job.events.empty():
-            events.append(job.events.get_nowait())
-        for event in events:
-            if isinstance(event, Failed):
-                raise event.error
-        yield [event for event in events if isinstance(event, Delta | Finished)]
-        if any(isinstance(event, Done) for event in events):
-            return
+        await asyncio.sleep(PING_SECONDS)
+        job.events.put_nowait(Ping())
 
 
 def _line(value: dict) -> bytes:

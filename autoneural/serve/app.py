@@ -30,6 +30,20 @@ from autoneural.serve.metrics import CONTENT_TYPE, Metrics
 from autoneural.serve.models import Models, Served
 from autoneural.serve.prompts import chat_runs, completion_runs, image_urls, text_of, tokens_of
 from autoneural.serve.remote import Fetcher
+from autoneural.serve.replies import (
+    ERRORS,
+    ChatCompletion,
+    Completion,
+    Content,
+    Health,
+    ModelList,
+    ModelObject,
+    Props,
+    Tokens,
+    answered,
+    plain,
+    replied,
+)
 from autoneural.serve.safety import Guard
 from autoneural.serve.schemas import (
     ChatRequest,
@@ -114,14 +128,14 @@ def create_app(models: Models, settings: Settings, fetch: Fetcher | None = None)
     return app
 
 
-router = APIRouter()
+router = APIRouter(responses=ERRORS)
 
 
 def _server(request: HttpRequest) -> Server:
     return request.app.state.server
 
 
-@router.get("/health")
+@router.get("/health", responses=replied(Health, "Requests are taken"))
 async def health(request: HttpRequest) -> Json:
     """Whether requests are taken. Needs no key."""
     if _server(request).models.closing:
@@ -129,13 +143,13 @@ async def health(request: HttpRequest) -> Json:
     return Json({"status": "ok"})
 
 
-@router.get("/metrics")
+@router.get("/metrics", responses=plain(CONTENT_TYPE, "Prometheus' text"), response_class=Response)
 async def metrics(request: HttpRequest) -> Response:
     """Figures for Prometheus."""
     return Response(_server(request).metrics.text(), media_type=CONTENT_TYPE)
 
 
-@router.get("/props")
+@router.get("/props", responses=replied(Props, "Of the model, and of this server"))
 async def props(request: HttpRequest, model: str | None = None) -> Json:
     """What a model and this server can do, as llama.cpp says it, and the limits."""
     served = _server(request).models.find(model)
@@ -173,19 +187,19 @@ def _limits(settings: Settings) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=replied(ModelList, "All of them"))
 async def list_models(request: HttpRequest) -> Json:
     """The models that are served."""
     return Json({"object": "list", "data": [each.to_dict() for each in _server(request).models]})
 
 
-@router.get("/v1/models/{model_id:path}")
+@router.get("/v1/models/{model_id:path}", responses=replied(ModelObject, "The model"))
 async def get_model(request: HttpRequest, model_id: str) -> Json:
     """One of them."""
     return Json(_server(request).models.find(model_id).to_dict())
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses=answered(ChatCompletion))
 async def chat_completions(body: ChatRequest, request: HttpRequest) -> Response:
     """Answer a conversation, with pictures in any turn of the user."""
     server = _server(request)
@@ -206,7 +220,7 @@ async def chat_completions(body: ChatRequest, request: HttpRequest) -> Response:
     )
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", responses=answered(Completion))
 async def completions(body: CompletionRequest, request: HttpRequest) -> Response:
     """Continue a text, or token ids, without a chat template."""
     server = _server(request)
@@ -259,7 +273,7 @@ def _include_usage(body: Generate) -> bool:
     return bool(body.stream_options and body.stream_options.include_usage)
 
 
-@router.post("/tokenize")
+@router.post("/tokenize", responses=replied(Tokens, "Token ids"))
 async def tokenize(body: TokenizeRequest, request: HttpRequest) -> Json:
     """Token ids of a text."""
     server = _server(request)
@@ -286,7 +300,7 @@ def _piece(served: Served, token: int) -> str | list[int]:
         return list(data)
 
 
-@router.post("/detokenize")
+@router.post("/detokenize", responses=replied(Content, "The text"))
 async def detokenize(body: DetokenizeRequest, request: HttpRequest) -> Json:
     """The text of token ids."""
     server = _server(request)

@@ -7,11 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 
 from autoneural.errors import UserError
 
 _INVALID = "invalid_request_error"
+# One for all: `json.dumps` with arguments makes another for every chunk of a stream.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 # What begins an error of the runtime about one of these names a place in the request.
 _PLACE = re.compile(r"((?:messages|tools|response_format)[\w\[\].]*): (.*)")
 
@@ -39,10 +41,8 @@ class ApiError(Exception):
         return {"error": self._error}
 
 
-class Json(Response):
+class Json(JSONResponse):
     """JSON in ASCII: a lone surrogate in a client's text cannot break the answer."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         return to_json(content)
@@ -50,7 +50,7 @@ class Json(Response):
 
 def to_json(value: Any) -> bytes:
     """Compact JSON, ASCII only."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")
 
 
 def error_reply(error: ApiError) -> Json:

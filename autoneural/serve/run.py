@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from autoneural.bundle import Bundle
 from autoneural.errors import UserError
+from autoneural.serve.allocator import give_back_large_blocks
 from autoneural.serve.app import Server, create_app
 from autoneural.serve.memory import GB
 from autoneural.serve.models import Models, Placing
@@ -42,16 +43,17 @@ def serve(
     """
     host, port = address
     require_key(host, settings.api_keys)
+    give_back_large_blocks()
     logging.basicConfig(format="autoneural: %(message)s", level=logging.WARNING)
     with _bound(host, port) as listener:
         models = Models.start(bundles, placing, settings)
         app = create_app(models, settings)
-        server = AppServer(app, verbose=verbose)
         where = f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         names = ", ".join(f"{served.name} ({served.target})" for served in models)
         budget = settings.memory_budget
         names += f" within {budget / GB:g} GB" if budget else ""
-        say(f"serving {names} at http://{where}/v1 and a page at http://{where}/ (Ctrl-C stops)")
+        text = f"serving {names} at http://{where}/v1 and a page at http://{where}/ (Ctrl-C stops)"
+        server = AppServer(app, verbose=verbose, ready=lambda: say(text))
         try:
             server.run(sockets=[listener])
         finally:
@@ -61,8 +63,12 @@ def serve(
 class AppServer(uvicorn.Server):
     """uvicorn, which lets answers on their way finish for a while before it ends."""
 
-    def __init__(self, app: FastAPI, *, verbose: bool = False) -> None:
+    def __init__(
+        self, app: FastAPI, *, verbose: bool = False, ready: Callable[[], None] = lambda: None
+    ) -> None:
+        """`ready` is called once clients can connect."""
         self._server: Server = app.state.server
+        self._ready = ready
         drain = self._server.settings.drain
         config = uvicorn.Config(
             app,
@@ -81,6 +87,12 @@ class AppServer(uvicorn.Server):
             server_header=False,
         )
         super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the port, then say so: who reads it connects at once."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse what is new, wait, then cancel."""

@@ -37,9 +37,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Name = Annotated[str, StringConstraints(max_length=256)]
 _Stop = Annotated[str, StringConstraints(min_length=1, max_length=settings.MAX_STOP_LETTERS)]
-Stops = Annotated[
-    list[_Stop], BeforeValidator(_as_list), Field(min_length=1, max_length=settings.MAX_STOPS)
-]
+_StopList = Annotated[list[_Stop], Field(min_length=1, max_length=settings.MAX_STOPS)]
+Stops = Annotated[_StopList, BeforeValidator(_as_list, json_schema_input_type=_Stop | _StopList)]
 Ids = Annotated[list[Annotated[int, Field(ge=0, le=_MOST)]], Field(max_length=_MOST)]
 
 
@@ -60,7 +59,9 @@ class Part(_Strict):
 
     type: Literal["text", "input_text", "image_url", "input_image"]
     text: str | None = None
-    image_url: Annotated[ImageUrl | None, BeforeValidator(_as_url)] = None
+    image_url: Annotated[
+        ImageUrl | None, BeforeValidator(_as_url, json_schema_input_type=ImageUrl | str | None)
+    ] = None
 
 
 Parts = Annotated[list[Part], Field(min_length=1, max_length=settings.MAX_PARTS)]
@@ -70,7 +71,9 @@ class Message(_Strict):
     """One turn. `developer` is another name for `system`."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[Parts | None, BeforeValidator(_as_parts)] = None
+    content: Annotated[
+        Parts | None, BeforeValidator(_as_parts, json_schema_input_type=Parts | str | None)
+    ] = None
     tool_calls: Annotated[list[Any], Field(max_length=MAX_CALLS)] | None = None
     function_call: Any = None
 
@@ -102,10 +105,13 @@ class NamedFunction(_Strict):
     name: Name
 
 
+_Choice = Literal["none", "auto", "required", "function"]
+
+
 class ToolChoice(_Strict):
     """`none`, `auto` and `required` stand alone; `function` names one."""
 
-    type: Literal["none", "auto", "required", "function"]
+    type: _Choice
     function: NamedFunction | None = None
 
 
@@ -140,7 +146,10 @@ class ChatRequest(Generate):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: Annotated[list[Any], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Annotated[ToolChoice | None, BeforeValidator(_as_type)] = None
+    tool_choice: Annotated[
+        ToolChoice | None,
+        BeforeValidator(_as_type, json_schema_input_type=ToolChoice | _Choice | None),
+    ] = None
     parallel_tool_calls: bool | None = None
     functions: Any = None
     function_call: Any = None

@@ -23,7 +23,7 @@ MAX_STOP_LETTERS = 256
 MAX_TEXT_LETTERS = 1_000_000
 """For /tokenize and /detokenize; prompts are bounded by the context."""
 PING_SECONDS = 15.0
-"""A stream that is silent for this long sends a comment, so that proxies keep it open."""
+"""How often a stream sends a comment, so that proxies keep it open."""
 
 
 @dataclass(frozen=True, kw_only=True)

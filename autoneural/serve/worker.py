@@ -69,16 +69,19 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Done:
-    """All answers of the job are complete."""
+class Ping:
+    """Nothing has happened, but who listens should know that we are here."""
 
 
-Event = Delta | Finished | Failed | Done
+Event = Delta | Finished | Failed | Ping
 
 
 @dataclass(kw_only=True, eq=False)
 class Job:
-    """A request on its way through a worker. Made on the event loop that reads its `events`."""
+    """A request on its way through a worker. Made on the event loop that reads its `events`.
+
+    They end with a Failed, or with one Finished for each of the `runs`.
+    """
 
     runs: Sequence[Run]
     max_tokens: int | None
@@ -230,7 +233,6 @@ class Worker:
         self.busy = True
         try:
             self._run_all(job)
-            job.emit(Done())
         except _Stopped:
             pass
         except ApiError as error:

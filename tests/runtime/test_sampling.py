@@ -147,3 +147,14 @@ def test_draws_follow_the_distribution() -> None:
 def test_values_out_of_range_are_refused(wrong: dict) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         Sampling(**wrong)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1.0])
+@pytest.mark.parametrize("penalty", [5e-324, 1e300])
+def test_the_smallest_and_largest_values_still_choose_a_token(
+    temperature: float, penalty: float
+) -> None:
+    sampling = Sampling(temperature=temperature, repetition_penalty=penalty, seed=0)
+    logits = np.array([3.0, 2.0, -1.0, 5.0], dtype=np.float32)
+    wanted = 1 if penalty < 1 else 3
+    assert Sampler(sampling, [1, 2]).sample(logits) == wanted
