@@ -15,6 +15,7 @@ def add_comparisons(kinds: argparse._SubParsersAction) -> None:
     _add_methods(kinds)
     _add_twins(kinds)
     _add_speculation(kinds)
+    _add_speed(kinds)
 
 
 def _add_aimet(kinds: argparse._SubParsersAction) -> None:
@@ -99,6 +100,33 @@ def _add_speculation(kinds: argparse._SubParsersAction) -> None:
     add.add_argument("--n", type=positive, default=40, help="questions per task (default 40)")
     add.add_argument("--seed", type=natural, default=0, help="which questions (default 0)")
     add.add_argument("--kinds", nargs="+", metavar="KIND", help="of these only, json for one")
+    add.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _add_speed(kinds: argparse._SubParsersAction) -> None:
+    text = "how fast a bundle answers on this CPU, beside what the machine could do"
+    add = command(kinds, "speed", commands_bench.bench_speed, text)
+    add_bundle(add)
+    add.add_argument("--target", choices=("cpu", "qdq", "float"), help="default cpu")
+    add.add_argument("-p", "--prompt", type=positive, default=512, help="tokens (default 512)")
+    add.add_argument(
+        "-n", "--answer", type=at_least_two, default=128, help="tokens to decode (default 128)"
+    )
+    add.add_argument("-r", "--repeats", type=positive, default=5, help="of each test (default 5)")
+    add.add_argument(
+        "--image", type=positive, default=512, metavar="PX", help="a side of the picture (512)"
+    )
+    add.add_argument(
+        "--depth",
+        nargs="+",
+        type=positive,
+        default=(),
+        metavar="TOKENS",
+        help="to decode behind (default: 128, and all that the context holds)",
+    )
+    add.add_argument("--threads", type=positive, help="default: physical cores")
+    add.add_argument("--busy", action="store_true", help="measure although others use the CPU")
+    add.add_argument("--profile", action="store_true", help="time per operator, work per graph")
     add.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class Backend:
     def of(cls, placement: Placement, threads: int) -> Backend:
         """Raises UserError where the device's libraries are not there."""
         if placement.device == "cpu":
-            cpu = _cpu_options(placement.target, threads)
+            cpu = cpu_options(placement.target, threads)
             providers = ["CPUExecutionProvider"]
             return cls(
                 placement=placement,
@@ -106,6 +107,7 @@ class GraphSession:
         self.spec = spec
         self.inputs = {tensor.name: tensor for tensor in spec.inputs}
         self.outputs = {tensor.name: tensor for tensor in spec.outputs}
+        self._seconds = 0.0
         self._call = backend.call
         try:
             self._session = backend.open(path)
@@ -121,9 +123,17 @@ class GraphSession:
         """Itself: a graph in one piece."""
         return (self,)
 
+    @property
+    def seconds(self) -> float:
+        """How long ONNX Runtime has run it so far."""
+        return self._seconds
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """All outputs by name."""
-        return self._call(lambda: self._run(feeds))
+        start = time.perf_counter()
+        outputs = self._call(lambda: self._run(feeds))
+        self._seconds += time.perf_counter() - start
+        return outputs
 
     def _run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         values = cast(list[np.ndarray], self._session.run(list(self.outputs), feeds))
@@ -193,6 +203,11 @@ class TargetSessions:
         wide_enough = (s for s in self.decoders if s.spec.width >= tokens)
         return next(wide_enough, self.decoders[-1])
 
+    @property
+    def seconds(self) -> float:
+        """How long all graphs together have run so far, inside of ONNX Runtime."""
+        return sum(graph.seconds for graph in (self.vision, *self.decoders, self.head))
+
     def provider_report(self) -> list[dict[str, Any]]:
         """What ran where: one row per graph or part, with its nodes per execution provider.
 
@@ -258,7 +273,8 @@ def _open_graph(bundle: Bundle, parts: Sequence[GraphSpec], backend: Backend) ->
     return sessions[0] if len(sessions) == 1 else GraphChain(sessions)
 
 
-def _cpu_options(target: str, threads: int) -> ort.SessionOptions:
+def cpu_options(target: str, threads: int) -> ort.SessionOptions:
+    """How the graphs of a target run on a CPU."""
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads
