@@ -63,32 +63,38 @@ def _is_turn(node: ir.Node) -> bool:
 
 
 def _split_scores(graph: ir.Graph, product: ir.Node, turn: ir.Node, join: ir.Node) -> None:
-    q, new = product.inputs[0], []
+    q, new, name, turned_name = product.inputs[0], [], _name(product), _name(turn)
     for part, rows in zip(("past", "new"), join.inputs, strict=True):
-        turned = ir.node("Transpose", [rows], {"perm": _TURNED}, name=f"{turn.name}.{part}")
-        new += [turned, ir.node("MatMul", [q, turned.outputs[0]], name=f"{product.name}.{part}")]
+        turned = ir.node("Transpose", [rows], {"perm": _TURNED}, name=f"{turned_name}.{part}")
+        new += [turned, ir.node("MatMul", [q, turned.outputs[0]], name=f"{name}.{part}")]
     parts = [node.outputs[0] for node in new if node.op_type == "MatMul"]
-    new.append(ir.node("Concat", parts, {"axis": -1}, name=f"{product.name}.joined"))
+    new.append(ir.node("Concat", parts, {"axis": -1}, name=f"{name}.joined"))
     _replace(graph, product, new)
     _drop_unused(graph, turn)
 
 
 def _split_mix(graph: ir.Graph, product: ir.Node, join: ir.Node) -> None:
+    name = _name(product)
     sizes = np.array([_rows(rows) for rows in join.inputs], np.int64)
-    lengths = add_initializer(graph, f"{product.name}.lengths", sizes)
+    lengths = add_initializer(graph, f"{name}.lengths", sizes)
     split = ir.node(
         "Split",
         [product.inputs[0], lengths],
         {"axis": -1},
         num_outputs=2,
-        name=f"{product.name}.split",
+        name=f"{name}.split",
     )
     new = [split]
     for part, weights, rows in zip(("past", "new"), split.outputs, join.inputs, strict=True):
-        new.append(ir.node("MatMul", [weights, rows], name=f"{product.name}.{part}"))
+        new.append(ir.node("MatMul", [weights, rows], name=f"{name}.{part}"))
     parts = [node.outputs[0] for node in new[1:]]
-    new.append(ir.node("Add", parts, name=f"{product.name}.sum"))
+    new.append(ir.node("Add", parts, name=f"{name}.sum"))
     _replace(graph, product, new)
+
+
+def _name(node: ir.Node) -> str:
+    """Of what it makes: nodes need no names, values have them."""
+    return str(node.outputs[0].name)
 
 
 def _rows(value: ir.Value | None) -> int:
