@@ -125,6 +125,13 @@ def _add_speed(kinds: argparse._SubParsersAction) -> None:
         help="to decode behind (default: 128, and all that the context holds)",
     )
     add.add_argument("--threads", type=positive, help="default: physical cores")
+    add.add_argument(
+        "--peers",
+        nargs="+",
+        choices=("transformers",),
+        default=(),
+        help="measure them too, the same shapes with random weights (fp32 and bf16)",
+    )
     add.add_argument("--busy", action="store_true", help="measure although others use the CPU")
     add.add_argument("--profile", action="store_true", help="time per operator, work per graph")
     add.add_argument("--json", action="store_true", help="print the figures as JSON")

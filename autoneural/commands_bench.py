@@ -151,6 +151,7 @@ def bench_speed(args: argparse.Namespace) -> None:
         image=args.image,
         depths=tuple(args.depth),
         threads=args.threads,
+        peers=tuple(args.peers),
     )
     with stages() as progress:
         report = measure_speed(bundle, args.target, protocol, progress)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from PIL import Image
 
 from autoneural.bench.graph_work import GraphWork, profile_graphs
 from autoneural.bench.machine import Machine, cpu_name, measure_machine, meter
+from autoneural.bench.peers import PeerTask, measure_peers
 from autoneural.bundle import Bundle
 from autoneural.data.processor import ModelInputs
 from autoneural.errors import UserError
@@ -41,7 +42,10 @@ _SHALLOW = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What is measured. `depths` (): 128 tokens, and as many as leave room for the answer."""
+    """What is measured. `depths` (): 128 tokens, and as many as leave room for the answer.
+
+    `peers`: see `peers`; they decode at the least depth.
+    """
 
     prompt: int = 512
     answer: int = 128
@@ -49,6 +53,7 @@ class Protocol:
     image: int = 512
     depths: tuple[int, ...] = ()
     threads: int | None = None
+    peers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +160,7 @@ def measure_speed(
         "image": _image_row(protocol.image, image, graphs, machine),
         "memory": _memory_row(peak_rss, bundle, target),
         "npu": None,
+        "peers": _peer_rows(bundle, protocol, threads, prompt, decode, progress),
         "graphs": [graph.to_dict() for graph in graphs],
     }
 
@@ -330,6 +336,35 @@ def _image_row(
         ),
         **_roof(gmac_s, machine),
     }
+
+
+def _peer_rows(
+    bundle: Bundle,
+    protocol: Protocol,
+    threads: int,
+    prompt: Sequence[float],
+    decode: Mapping[int, Sequence[_Decode]],
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Tokens per second of each, and how many times as fast ours is."""
+    depth = min(protocol.depths)
+    task = PeerTask(
+        prompt=protocol.prompt,
+        answer=protocol.answer,
+        depth=depth,
+        repeats=protocol.repeats,
+        threads=threads,
+    )
+    own = {"prompt": prompt, "decode": [run.tokens_per_second for run in decode[depth]]}
+    rows = []
+    for run in measure_peers(protocol.peers, bundle.model.text, task, progress):
+        row: dict[str, Any] = {"peer": run.peer, "depth": depth, "missing": run.missing}
+        if run.missing is None:
+            for test, rates in (("prompt", run.prompt), ("decode", run.decode)):
+                row[test] = asdict(Spread.of(rates))
+                row[f"{test}_ratio"] = statistics.median(own[test]) / row[test]["median"]
+        rows.append(row)
+    return rows
 
 
 def _memory_row(peak_rss: float | None, bundle: Bundle, target: str) -> dict[str, Any]:

@@ -24,6 +24,8 @@ def print_speed(report: dict[str, Any], console: Console, *, profile: bool = Fal
     )
     console.print(_rates(report))
     console.print(_first_token(report["image"]))
+    if report["peers"]:
+        console.print(_peers(report["peers"]))
     _say(console, _memory(report["memory"]), "NPU: n/a on this device")
     if profile:
         console.print(_graphs(report))
@@ -76,6 +78,20 @@ def _first_token(image: Mapping[str, Any]) -> Table:
         _share(image["share_of_fp32"]),
         _share(image["share_of_int8"]),
     )
+    return table
+
+
+def _peers(rows: list[dict[str, Any]]) -> Table:
+    """Same shapes, random weights; "ours" says how many times as fast this bundle is."""
+    table = _table("peer", "prompt tok/s", "ours", f"decode @ {rows[0]['depth']} tok/s", "ours")
+    for row in rows:
+        if row["missing"]:
+            table.add_row(row["peer"], row["missing"])
+            continue
+        figures = []
+        for test in ("prompt", "decode"):
+            figures += [_spread(row[test]), f"{row[f'{test}_ratio']:.2f} x"]
+        table.add_row(row["peer"], *figures)
     return table
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from autoneural.bench import speed
 from autoneural.bench.graph_work import GraphWork, macs, operator_times, profile_graphs
 from autoneural.bench.machine import Machine
+from autoneural.bench.peers import PeerRun, PeerTask
 from autoneural.bench.speed import Protocol, bytes_per_token, measure_speed, picture
 from autoneural.bench.speed_report import print_speed
 from autoneural.bundle import Bundle
@@ -33,7 +34,13 @@ def graphs(tiny_bundle: Bundle) -> dict[tuple[str, int], GraphWork]:
     return {(graph.role, graph.width): graph for graph in found}
 
 
-def test_every_figure_is_there(tiny_bundle: Bundle) -> None:
+def test_every_figure_is_there(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        PeerRun(peer="a", prompt=(1.0, 2.0), decode=(4.0,)),
+        PeerRun(peer="b", missing="not installed"),
+    ]
+    asked: list[object] = []
+    monkeypatch.setattr(speed, "measure_peers", lambda *a: asked.append(a[2]) or rows)
     seen: list[tuple[str, int, int]] = []
     report = measure_speed(tiny_bundle, "float", SMALL, lambda *a: seen.append(a))
     assert {what for what, _, _ in seen} == {"prompt", "decode at 9", "decode at 50", "image"}
@@ -47,6 +54,11 @@ def test_every_figure_is_there(tiny_bundle: Bundle) -> None:
         assert row["share_of_read"] == pytest.approx(row["gb_s"] / 10)
     prompt = report["prompt"]
     assert prompt["share_of_fp32"] == pytest.approx(4 * prompt["share_of_int8"])
+    assert asked == [PeerTask(prompt=40, answer=4, depth=9, repeats=2, threads=1)]
+    first, second = report["peers"]
+    assert first["decode_ratio"] == report["decode"][0]["tokens_per_second"]["median"] / 4
+    assert first["prompt_ratio"] == prompt["tokens_per_second"]["median"] / 1.5
+    assert second == {"peer": "b", "depth": 9, "missing": "not installed"}
     image = report["image"]
     assert image["tokens"] > 4 + 32
     parts = [image[f"{part}_ms"]["least"] for part in ("decode", "encode", "prefill")]
@@ -55,7 +67,16 @@ def test_every_figure_is_there(tiny_bundle: Bundle) -> None:
     assert report["memory"]["bundle_bytes"] > 0
     out = io.StringIO()
     print_speed(json.loads(json.dumps(report)), Console(file=out, width=160), profile=True)
-    for text in ("pp40", "tg @ 9", "96 px", "prefill-32", "MAC/byte", "NPU: n/a", "Gelu"):
+    for text in (
+        "pp40",
+        "tg @ 9",
+        "96 px",
+        "prefill-32",
+        "MAC/byte",
+        "NPU: n/a",
+        "Gelu",
+        "not installed",
+    ):
         assert text in out.getvalue()
 
 

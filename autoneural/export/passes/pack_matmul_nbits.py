@@ -7,7 +7,7 @@
 The kernel wants blocks and NPUs want channels; repeating the scale serves both with one set of
 integers. `accuracy_level` 1 computes with fp32 activations, 4 rounds them to int8 first. 0 takes
 what is fast: for 8 bits that is 4, since ONNX Runtime has no other kernel for them. In fp32 it
-unpacks the whole weight in every run, which for a head of 65,536 x 1,024 takes 30 times as long.
+unpacks the whole weight in every run, which takes many times as long.
 """
 
 from __future__ import annotations
