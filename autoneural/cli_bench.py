@@ -24,6 +24,7 @@ def add_comparisons(kinds: argparse._SubParsersAction) -> None:
     _add_twins(kinds)
     _add_speculation(kinds)
     _add_serving(kinds)
+    _add_speed(kinds)
 
 
 def _add_aimet(kinds: argparse._SubParsersAction) -> None:
@@ -132,6 +133,40 @@ def _add_serving(kinds: argparse._SubParsersAction) -> None:
         "--rounds", type=positive, default=5, metavar="N", help="over HTTP and without, in turn (5)"
     )
     add.add_argument("--seed", type=natural, default=0, help="who asks what (default 0)")
+    add.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def _add_speed(kinds: argparse._SubParsersAction) -> None:
+    text = "how fast a bundle answers on this CPU, beside what the machine could do"
+    add = command(kinds, "speed", commands_bench.bench_speed, text)
+    add_bundle(add)
+    add.add_argument("--target", choices=("cpu", "qdq", "float"), help="default cpu")
+    add.add_argument("-p", "--prompt", type=positive, default=512, help="tokens (default 512)")
+    add.add_argument(
+        "-n", "--answer", type=at_least_two, default=128, help="tokens to decode (default 128)"
+    )
+    add.add_argument("-r", "--repeats", type=positive, default=5, help="of each test (default 5)")
+    add.add_argument(
+        "--image", type=positive, default=512, metavar="PX", help="a side of the picture (512)"
+    )
+    add.add_argument(
+        "--depth",
+        nargs="+",
+        type=positive,
+        default=(),
+        metavar="TOKENS",
+        help="to decode behind (default: 128, and all that the context holds)",
+    )
+    add.add_argument("--threads", type=positive, help="default: physical cores")
+    add.add_argument(
+        "--peers",
+        nargs="+",
+        choices=("transformers",),
+        default=(),
+        help="measure them too, the same shapes with random weights (fp32 and bf16)",
+    )
+    add.add_argument("--busy", action="store_true", help="measure although others use the CPU")
+    add.add_argument("--profile", action="store_true", help="time per operator, work per graph")
     add.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 

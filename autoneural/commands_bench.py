@@ -160,6 +160,35 @@ def bench_serving(args: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
+def bench_speed(args: argparse.Namespace) -> None:
+    """Speed of one bundle on this CPU."""
+    from rich.console import Console
+
+    from autoneural.bench.machine import require_idle
+    from autoneural.bench.speed import Protocol, measure_speed
+    from autoneural.bench.speed_report import print_speed
+    from autoneural.bundle import Bundle
+
+    bundle = Bundle.load(args.bundle or EMBEDDED_BUNDLE)
+    if not args.busy:
+        require_idle()
+    protocol = Protocol(
+        prompt=args.prompt,
+        answer=args.answer,
+        repeats=args.repeats,
+        image=args.image,
+        depths=tuple(args.depth),
+        threads=args.threads,
+        peers=tuple(args.peers),
+    )
+    with stages() as progress:
+        report = measure_speed(bundle, args.target, protocol, progress)
+    if args.json:
+        print(json.dumps(report))
+    else:
+        print_speed(report, Console(), profile=args.profile)
+
+
 def _named_folder(text: str) -> tuple[str, str]:
     name, _, folder = text.partition("=")
     if not name or not folder:

@@ -36,7 +36,19 @@ def external_locations(path: Path) -> set[str]:
 
     Raises UserError where the file is not well-formed protobuf.
     """
-    locations: set[str] = set()
+    return {value for key, value in _entries(path) if key == "location"}
+
+
+def external_bytes(path: Path) -> int:
+    """Bytes in other files that the tensors of an ONNX file take: the weights a run reads.
+
+    Raises UserError where the file is not well-formed protobuf.
+    """
+    return sum(int(value) for key, value in _entries(path) if key == "length" and value.isdecimal())
+
+
+def _entries(path: Path) -> Iterator[tuple[str, str]]:
+    """(key, value) of all `external_data`; a context binary counts as a location."""
     if path.stat().st_size == 0:
         raise UserError(f"{path}: empty, not an ONNX model")
     with path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
@@ -45,23 +57,22 @@ def external_locations(path: Path) -> set[str]:
             while pending:
                 message, start, end = pending.pop()
                 if message == "entry":
-                    locations.update(_location(data, start, end))
+                    yield _entry(data, start, end)
                     continue
                 if message == "node":
-                    locations.update(_binaries(data, start, end))
+                    yield from (("location", name) for name in _binaries(data, start, end))
                 children = _ONNX_FIELDS[message]
                 for number, wire, first, last in _fields(data, start, end):
                     if wire == _BYTES and number in children:
                         pending.append((children[number], first, last))
         except (IndexError, ValueError) as error:
             raise UserError(f"{path}: not a well-formed ONNX model") from error
-    return locations
 
 
-def _location(data: mmap, start: int, end: int) -> list[str]:
-    """The value of a StringStringEntryProto whose key is "location"; else nothing."""
+def _entry(data: mmap, start: int, end: int) -> tuple[str, str]:
+    """A StringStringEntryProto."""
     pairs = {n: data[a:b] for n, wire, a, b in _fields(data, start, end) if wire == _BYTES}
-    return [pairs.get(2, b"").decode()] if pairs.get(1) == b"location" else []
+    return pairs.get(1, b"").decode(errors="replace"), pairs.get(2, b"").decode()
 
 
 def _binaries(data: mmap, start: int, end: int) -> list[str]:

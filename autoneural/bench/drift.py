@@ -51,6 +51,11 @@ class Tap:
         """Those of the graph."""
         return self.inner.parts
 
+    @property
+    def seconds(self) -> float:
+        """How long the graph has run so far."""
+        return self.inner.seconds
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """All outputs by name."""
         self.last = self.inner.run(feeds)

@@ -56,8 +56,9 @@ class ExportOptions:
 
     `image_sizes`: pixels a side of the pictures, () for what the model was made for. Each has a
     vision graph, all on the same weights; pictures get the first size unless told.
-    `accuracy_level` of MatMulNBits: 0 or 1 keeps fp32 activations, 4 lets the kernel round them to
-    int8 in its own way. `dynamic`: target `cpu` in int8, activations ranged at run time as ONNX
+    `accuracy_level` of MatMulNBits: 1 keeps fp32 activations, 4 lets the kernel round them to int8
+    in its own way; 0 is 4 for weights of 8 bits, which have no other kernel, and 1 for those of 4.
+    `dynamic`: target `cpu` in int8, activations ranged at run time as ONNX
     defines it (`passes/dynamic_quantize.py`). `verify` runs each graph once against PyTorch and
     reports the SQNR.
     """

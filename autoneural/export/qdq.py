@@ -3,7 +3,7 @@
     quantize_graph    every value in 8 or 16 bit QuantizeLinear/DequantizeLinear, weights INT4/INT8,
                       biases int32, norms int16, integer inputs and outputs
     pack_graph        fp32 activations; decoder linears as MatMulNBits, convolutions int8; or
-                      linears in int8 with activations ranged at run time
+                      linears in int8 with activations ranged at run time; the cache is not copied
 
 An encoding belongs to a module: the node that ends the module's arithmetic produces it. A node
 that only moves data takes its input's encoding. Any other node without one is an error, because
@@ -26,6 +26,7 @@ from autoneural.compress.quantize import IntegerWeight, activation_encodings, in
 from autoneural.errors import UserError
 from autoneural.export.graphs import INPUT_MODULES
 from autoneural.export.onnx import module_of
+from autoneural.export.passes.attend_in_place import AttendInPlace
 from autoneural.export.passes.dynamic_quantize import DynamicQuantize
 from autoneural.export.passes.insert_qdq import InsertQDQ
 from autoneural.export.passes.integer_weights import IntegerWeights
@@ -81,10 +82,11 @@ def pack_graph(
     *,
     dynamic: bool = False,
 ) -> None:
-    """Rewrite `model` in place with the checkpoint's integers as weights, fp32 otherwise.
+    """Rewrite `model` in place for a CPU: the checkpoint's integers as weights, fp32 otherwise.
 
     `dynamic`: linears multiply bytes by bytes, of activations ranged at run time.
     """
+    AttendInPlace()(model)
     try:
         (DynamicQuantize(weights) if dynamic else PackMatMulNBits(weights, accuracy_level))(model)
         IntegerWeights(weights, None)(model)

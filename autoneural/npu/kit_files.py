@@ -28,8 +28,8 @@ from autoneural.npu.kit_io import HostFiles, KitGraph
 from autoneural.npu.partition import MAX_PART_MB, plan_parts, write_part
 from autoneural.onnx_external import external_locations
 from autoneural.onnx_save import WeightFile, save_model
-from autoneural.runtime.decoder import rope_tables
 from autoneural.runtime.session import decode, encode, same_encoding
+from autoneural.runtime.step_inputs import rope_tables
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,10 @@ class _Recorded:
     def parts(self) -> tuple[Graph, ...]:
         return self._graph.parts
 
+    @property
+    def seconds(self) -> float:
+        return self._graph.seconds
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         kept = {name: np.array(value) for name, value in feeds.items()}
         self._log.append(Trace(spec=self.spec, feeds=kept))

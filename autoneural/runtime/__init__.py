@@ -8,7 +8,7 @@ devices.py      CPU, NPU or emulator: where a target runs
 session.py      graphs of one target, and the encodings at their borders
 chain.py        a graph that was cut into parts, run as one
 qnn.py          Qualcomm's provider; interrupt.py lets Ctrl-C leave its long steps
-state.py        what the decoder remembers between steps
+state.py        what the decoder remembers between steps; step_inputs.py: what else a graph takes
 sampling.py     logits -> next token
 constraint.py   which tokens may be next, by JSON schema (schema.py: its limits)
 tools.py        calls of tools, in and out (pythonic.py reads them)

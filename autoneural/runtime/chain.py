@@ -31,6 +31,11 @@ class Graph(Protocol):
         """The sessions it consists of, in order."""
         ...
 
+    @property
+    def seconds(self) -> float:
+        """How long it has run so far, inside of ONNX Runtime."""
+        ...
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """All outputs by name."""
         ...
@@ -56,6 +61,11 @@ class GraphChain:
     def parts(self) -> tuple[Graph, ...]:
         """The sessions it consists of, in order."""
         return self._parts
+
+    @property
+    def seconds(self) -> float:
+        """How long its parts have run so far."""
+        return sum(part.seconds for part in self._parts)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
         """All outputs by name."""

@@ -1,4 +1,4 @@
-"""Steps the decoder graphs over a sequence: masks, rotary tables, padding, state.
+"""Steps the decoder graphs over a sequence: inputs, state, logits.
 
 rows    [n, H] in the encoding of inputs_embeds, n >= 1
 chunk   the first n of S rows are real; row r sees the committed past and rows 0..r
@@ -12,10 +12,10 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from autoneural.bundle import Bundle
-from autoneural.config import TextConfig
 from autoneural.runtime.chain import Arrays, Graph
-from autoneural.runtime.session import TargetSessions, decode, encode
+from autoneural.runtime.session import TargetSessions, decode
 from autoneural.runtime.state import DecoderState, Mark
+from autoneural.runtime.step_inputs import StepInputs
 
 
 class Decoder:
@@ -31,13 +31,11 @@ class Decoder:
         self._exact_reuse = exact_reuse
         self._widest = max(session.spec.width for session in sessions.decoders)
         self._layers = bundle.state
-        graph = sessions.decoders[0]
         self.context = min(session.spec.context for session in sessions.decoders)
-        cos, sin = rope_tables(bundle.model.text, self.context)
-        self._cos = encode(cos, graph.inputs["cos"])
-        self._sin = encode(sin, graph.inputs["sin"])
-        open_and_closed = np.array([0.0, sessions.target.mask_value], np.float32)
-        self._open, self._closed = encode(open_and_closed, graph.inputs["mask"])
+        text, mask_value = bundle.model.text, sessions.target.mask_value
+        self._inputs = {
+            graph.spec.width: StepInputs(graph, text, mask_value) for graph in sessions.decoders
+        }
         self.reset()
 
     @property
@@ -99,39 +97,5 @@ class Decoder:
         head = self._sessions.head
         return decode(head.run({"hidden_states": hidden})["logits"], head.outputs["logits"])[0, 0]
 
-    def _feeds(self, session: Graph, rows: np.ndarray) -> Arrays:
-        width, n, start = session.spec.width, len(rows), self.position
-        spec = session.inputs["inputs_embeds"]
-        embeds = np.full(spec.shape, spec.zero_point, spec.dtype)
-        embeds[0, :n] = rows
-        # Padded rows may lie beyond the table; what they compute is thrown away.
-        places = np.minimum(np.arange(start, start + width), self.context - 1)
-        return {
-            "inputs_embeds": embeds,
-            "cos": self._cos[places][None, None],
-            "sin": self._sin[places][None, None],
-            "mask": self._mask(width, session.spec.context),
-            **self._state.feeds(),
-        }
-
-    def _mask(self, width: int, context: int) -> np.ndarray:
-        """[1, 1, S, C+S]: the committed past and, among the new rows, the earlier ones and itself.
-
-        Padded rows come last, so no real row sees them.
-        """
-        mask = np.full((1, 1, width, context + width), self._closed)
-        mask[..., : self.position] = self._open
-        mask[0, 0, :, context:][np.tri(width, dtype=bool)] = self._open
-        return mask
-
-
-def rope_tables(text: TextConfig, positions: int) -> tuple[np.ndarray, np.ndarray]:
-    """cos and sin, float32 [positions, head_dim], with rotate-half's sign folded into sin:
-
-    rope(x) = x * cos + swap_halves(x) * sin
-    """
-    exponents = np.arange(0, text.head_dim, 2, dtype=np.float32) / np.float32(text.head_dim)
-    wavelengths = np.power(np.float32(text.rope_theta), exponents)
-    angles = np.arange(positions, dtype=np.float32)[:, None] / wavelengths
-    cos, sin = np.cos(angles), np.sin(angles)
-    return np.concatenate([cos, cos], axis=1), np.concatenate([-sin, sin], axis=1)
+    def _feeds(self, graph: Graph, rows: np.ndarray) -> Arrays:
+        return {**self._inputs[graph.spec.width].fill(rows, self.position), **self._state.feeds()}

@@ -96,6 +96,11 @@ class Engine:
         rows = [row["nodes"] for row in self.provider_report() if row["device"] == "npu"]
         return sum(n for nodes in rows for provider, n in nodes.items() if provider != PROVIDER)
 
+    @property
+    def native_seconds(self) -> float:
+        """Time spent in ONNX Runtime so far, all graphs together."""
+        return self._sessions.seconds
+
     def step_costs(self) -> StepCosts:
         """What steps with and without drafts cost here: measured once, when first asked for."""
         self._costs = self._costs or self._steps().costs()

@@ -163,7 +163,7 @@ def test_packed_graphs_compute_with_the_frozen_weights(
 ):
     graph = build_graph(quantised.frozen_model, KEYS[role])
     model = float_models[role].clone()
-    pack_graph(model, quantised.quantization.weights)
+    pack_graph(model, quantised.quantization.weights, accuracy_level=1)
     kinds = {node.op_type for node in model.graph}
     assert ("DequantizeLinear" if role == "vision" else "MatMulNBits") in kinds
     inputs = random_inputs(graph, seed=3)

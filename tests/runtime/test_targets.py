@@ -13,9 +13,9 @@ from autoneural.bundle import Bundle
 from autoneural.compress.quantize import load_quantized
 from autoneural.model.language_model import rotary_tables
 from autoneural.model.vlm import VLM
-from autoneural.runtime.decoder import rope_tables
 from autoneural.runtime.engine import Engine
 from autoneural.runtime.session import encode, physical_cores
+from autoneural.runtime.step_inputs import rope_tables
 from tests.runtime.helpers import CONVERSATIONS, answer
 
 

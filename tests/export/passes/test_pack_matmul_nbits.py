@@ -37,7 +37,7 @@ def frozen(bits: int) -> IntegerWeight:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_the_packed_kernel_multiplies_with_the_dequantised_weights(bits: int):
     weight, model = frozen(bits), parse()
-    PackMatMulNBits({"w1.weight": weight})(model)
+    PackMatMulNBits({"w1.weight": weight}, accuracy_level=1)(model)
     assert [node.op_type for node in model.graph] == ["MatMulNBits"]
     assert list(model.graph.initializers) == ["w1.weight.packed", "w1.weight.scales"]
     data = ir.to_proto(model).SerializeToString()
@@ -45,6 +45,19 @@ def test_the_packed_kernel_multiplies_with_the_dequantised_weights(bits: int):
     x = np.random.default_rng(0).normal(size=(1, 2, 48)).astype(np.float32)
     expected = x @ dequantize_symmetric(weight.values, weight.scale).T
     np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("bits", "asked", "level"), [(4, 0, 0), (8, 0, 4), (8, 1, 1), (4, 4, 4)])
+def test_weights_of_eight_bits_get_the_kernel_they_have(bits: int, asked: int, level: int):
+    weight, model = frozen(bits), parse()
+    PackMatMulNBits({"w1.weight": weight}, asked)(model)
+    assert model.graph[0].attributes["accuracy_level"].as_int() == level
+    data = ir.to_proto(model).SerializeToString()
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(0).normal(size=(1, 2, 48)).astype(np.float32)
+    expected = x @ dequantize_symmetric(weight.values, weight.scale).T
+    error = np.asarray(session.run(None, {"x": x})[0]) - expected
+    assert np.square(error).mean() < 1e-3 * np.square(expected).mean()  # 30 dB
 
 
 def test_packing_puts_the_first_weight_in_the_low_nibble():

@@ -1,0 +1,72 @@
+"""What a decoder graph takes besides the state, kept from step to step and changed in place.
+
+    inputs_embeds [1, S, H]   the rows, padded        cos, sin [1, 1, S, d]   at their places
+    mask [1, 1, S, C+S]       open: the committed past and, among the new rows, the earlier ones
+                              and itself; padded rows come last, so no real row sees them
+
+The arrays stay the same ones, so that a session binds them once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoneural.config import TextConfig
+from autoneural.runtime.chain import Arrays, Graph
+from autoneural.runtime.session import encode
+
+
+class StepInputs:
+    """Of one graph. `mask_value` is what a mask adds where it is closed."""
+
+    def __init__(self, graph: Graph, text: TextConfig, mask_value: float) -> None:
+        width, context = graph.spec.width, graph.spec.context
+        spec = graph.inputs["inputs_embeds"]
+        self._padding = spec.zero_point
+        self._width = width
+        # Padded rows may lie beyond the context; what they compute is thrown away.
+        places = np.minimum(np.arange(context + width), context - 1)
+        tables = zip(("cos", "sin"), rope_tables(text, context), strict=True)
+        self._tables = {name: encode(table, graph.inputs[name])[places] for name, table in tables}
+        open_and_closed = encode(np.array([0.0, mask_value], np.float32), graph.inputs["mask"])
+        self._open, self._closed = open_and_closed
+        mask = np.full((1, 1, width, context + width), self._closed)
+        mask[0, 0, :, context:][np.tri(width, dtype=bool)] = self._open
+        self._context = context
+        self._past: int | None = 0
+        self._arrays: Arrays = {
+            "inputs_embeds": np.full(spec.shape, spec.zero_point, spec.dtype),
+            **{name: table[None, None, :width].copy() for name, table in self._tables.items()},
+            "mask": mask,
+        }
+
+    def fill(self, rows: np.ndarray, position: int) -> Arrays:
+        """For `rows` [n, H], n <= S, behind `position` committed tokens; valid until the next."""
+        arrays, n = self._arrays, len(rows)
+        arrays["inputs_embeds"][0, :n] = rows
+        arrays["inputs_embeds"][0, n:] = self._padding
+        for name, table in self._tables.items():
+            arrays[name][0, 0] = table[position : position + self._width]
+        self._show(position)
+        return arrays
+
+    def _show(self, position: int) -> None:
+        """Open the mask for so much of the past; what was open already is left alone."""
+        mask, past = self._arrays["mask"], self._past
+        self._past = None  # an interrupt below leaves it unknown
+        first, last = (0, self._context) if past is None else (past, past)
+        mask[..., first:position] = self._open
+        mask[..., position:last] = self._closed
+        self._past = position
+
+
+def rope_tables(text: TextConfig, positions: int) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin, float32 [positions, head_dim], with rotate-half's sign folded into sin:
+
+    rope(x) = x * cos + swap_halves(x) * sin
+    """
+    exponents = np.arange(0, text.head_dim, 2, dtype=np.float32) / np.float32(text.head_dim)
+    wavelengths = np.power(np.float32(text.rope_theta), exponents)
+    angles = np.arange(positions, dtype=np.float32)[:, None] / wavelengths
+    cos, sin = np.cos(angles), np.sin(angles)
+    return np.concatenate([cos, cos], axis=1), np.concatenate([-sin, sin], axis=1)
