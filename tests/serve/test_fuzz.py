@@ -25,7 +25,7 @@ REQUESTS = int(os.environ.get("AUTONEURAL_FUZZ", "400"))
 RAW = REQUESTS // 10
 SLOW = max(REQUESTS // 100, 2)
 WARM = min(REQUESTS // 4, 1000)
-BACK = 1.05
+BACK = 1.05 if REQUESTS >= 1000 else 1.15  # a short warm-up leaves some of what is built once
 GOOD = {"messages": [{"role": "user", "content": "Is it on?"}], "max_tokens": 2}
 
 
