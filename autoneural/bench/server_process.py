@@ -155,12 +155,13 @@ class Reply:
     """How a request ended. Times are seconds since it was sent.
 
     `complete`: the answer came to its end, in a stream with its last event. `first`: when the first
-    text of a stream came.
+    text of a stream came. `decoding` is the server's own figure, from the first token to the last.
     """
 
     status: int
     text: str = ""
     tokens: int = 0
+    decoding: float = 0.0
     first: float | None = None
     seconds: float = 0.0
     complete: bool = False
@@ -216,7 +217,7 @@ class Client:
     def _read_stream(
         self, reply: http.client.HTTPResponse, start: float, leave_after: int | None
     ) -> Reply:
-        text, tokens, first, events, complete = "", 0, None, 0, False
+        text, tokens, first, events, complete, decoding = "", 0, None, 0, False, 0.0
         while events != leave_after and (line := reply.readline()):
             if not line.startswith(b"data: "):
                 continue
@@ -226,6 +227,7 @@ class Client:
                 continue
             chunk = json.loads(line[len(b"data: ") :])
             tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+            decoding = chunk.get("timings", {}).get("predicted_ms", 1e3 * decoding) / 1e3
             for choice in chunk.get("choices", ()):
                 text += choice["delta"].get("content") or ""
             if text and first is None:
@@ -236,6 +238,7 @@ class Client:
             status=200,
             text=text,
             tokens=tokens,
+            decoding=decoding,
             first=first,
             seconds=time.perf_counter() - start,
             complete=complete,

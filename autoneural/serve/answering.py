@@ -188,13 +188,13 @@ class Answer(Response):
                 if isinstance(event, Ping):
                     lines.append(b": ping\n\n")
                     continue
-                first = event.index not in begun
-                begun.add(event.index)
+                delta = event.delta if isinstance(event, Finished) else event
+                if not delta.empty:
+                    lines.append(_line(answers.delta(delta, event.index not in begun)))
+                    begun.add(event.index)
                 if isinstance(event, Finished):
                     finished.append(event)
-                    lines.append(_line(answers.last(event, first)))
-                else:
-                    lines.append(_line(answers.delta(event, first)))
+                    lines.append(_line(answers.last(event, event.index not in begun)))
             more = len(finished) < len(job.runs)
             if not more:
                 self._metrics.answered(self._request.served.name, finished)

@@ -95,14 +95,13 @@ class ChatAnswers(Answers):
     prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def _whole_choice(self, finished: Finished) -> dict[str, Any]:
-        text = "".join(delta.text for delta in finished.deltas)
-        calls = [call.to_dict() for delta in finished.deltas for call in delta.calls]
+        text, calls = finished.delta.text, [call.to_dict() for call in finished.delta.calls]
         content = None if calls and not text else text
         message = {"role": "assistant", "content": content, "refusal": None}
         return {
             "index": finished.index,
             "message": message | ({"tool_calls": calls} if calls else {}),
-            "logprobs": self._logprobs(_tokens(finished)),
+            "logprobs": self._logprobs(finished.delta.tokens),
             "finish_reason": _finish(finished.result, len(calls)),
         }
 
@@ -143,7 +142,7 @@ class CompletionAnswers(Answers):
         return {
             "index": finished.index,
             "text": finished.result.text,
-            "logprobs": self._logprobs(_tokens(finished)),
+            "logprobs": self._logprobs(finished.delta.tokens),
             "finish_reason": _finish(finished.result),
         }
 
@@ -164,10 +163,6 @@ class CompletionAnswers(Answers):
             "top_logprobs": [{rival.text: rival.logprob for rival in t.top} for t in tokens],
             "text_offset": [t.letter for t in tokens],
         }
-
-
-def _tokens(finished: Finished) -> list[TokenChoice]:
-    return [token for delta in finished.deltas for token in delta.tokens]
 
 
 def _finish(result: Result, calls: int = 0) -> str:

@@ -22,6 +22,8 @@ MAX_STOPS = 16
 MAX_STOP_LETTERS = 256
 MAX_TEXT_LETTERS = 1_000_000
 """For /tokenize and /detokenize; prompts are bounded by the context."""
+CHUNK_SECONDS = 0.01
+"""What a model says within it goes to the client of a stream in one chunk."""
 PING_SECONDS = 15.0
 """How often a stream sends a comment, so that proxies keep it open."""
 

@@ -28,6 +28,7 @@ from autoneural.serve.forms import PLAIN, Form
 from autoneural.serve.logprobs import ChoiceLog, TokenChoice
 from autoneural.serve.memory import Loadable, Memory
 from autoneural.serve.queue import Closed, FairQueue
+from autoneural.serve.settings import CHUNK_SECONDS
 
 log = logging.getLogger("autoneural.serve")
 
@@ -50,15 +51,20 @@ class Delta:
     tokens: Sequence[TokenChoice] = ()
     calls: Sequence[ToolCall] = ()
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to tell."""
+        return not (self.text or self.tokens or self.calls)
+
 
 @dataclass(frozen=True)
 class Finished:
-    """Answer `index` is complete; with all of it where it was not streamed."""
+    """Answer `index` is complete; `delta` is what no event before has told of it."""
 
     index: int
     result: Result
     queue_ms: float
-    deltas: Sequence[Delta] = ()
+    delta: Delta
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,37 @@ class _JobWatch(Watch):
     def token(self, token: int, logits: np.ndarray) -> None:
         if self.choices is not None:
             self.choices.add(token, logits)
+
+
+class _Said:
+    """An answer on its way to the event loop: whole, or in a stream what a short time made.
+
+    A small model says its tokens faster than they can be sent one by one, and faster than read.
+    """
+
+    def __init__(self, job: Job, index: int) -> None:
+        self._job, self._index = job, index
+        self._told = 0.0
+        self._waiting: list[Delta] = []
+
+    def add(self, text: str, calls: Sequence[ToolCall], tokens: Sequence[TokenChoice]) -> None:
+        """Tell it, unless something was told a moment ago; then it waits for what comes next."""
+        delta = Delta(self._index, text, tokens, calls)
+        if delta.empty:
+            return
+        self._waiting.append(delta)
+        now = time.perf_counter()
+        if self._job.stream and now - self._told >= CHUNK_SECONDS:
+            self._told = now
+            self._job.emit(self.rest())
+
+    def rest(self) -> Delta:
+        """What has not been told, in one piece."""
+        waiting, self._waiting = self._waiting, []
+        text = "".join(delta.text for delta in waiting)
+        tokens = [token for delta in waiting for token in delta.tokens]
+        calls = [call for delta in waiting for call in delta.calls]
+        return Delta(self._index, text, tokens, calls)
 
 
 class Worker:
@@ -281,16 +318,10 @@ def _run(engine: Engine, job: Job, index: int, run: Run) -> None:
         watch=watch,
         started=job.arrived,
     )
-    reader = run.form.reader()
-    said: list[Delta] = []
-    tell = job.emit if job.stream else said.append
+    reader, said = run.form.reader(), _Said(job, index)
     for piece in generation:
         tokens = watch.choices.take(piece.text) if watch.choices else ()
-        text, calls = reader.push(piece.text)
-        if text or calls or tokens:
-            tell(Delta(index, text, tokens, calls))
-    text, calls = reader.flush()
-    if text or calls:
-        tell(Delta(index, text, (), calls))
+        said.add(*reader.push(piece.text), tokens)
+    said.add(*reader.flush(), ())
     queue_ms = (taken - job.submitted) * 1e3
-    job.emit(Finished(index, generation.result, queue_ms, said))
+    job.emit(Finished(index, generation.result, queue_ms, said.rest()))

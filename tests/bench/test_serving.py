@@ -38,6 +38,7 @@ GOOD: dict[str, Any] = {
         "tokens": 2,
         "engine_tokens_per_second": 20.0,
         "http_tokens_per_second": 19.0,
+        "decoding_share": 0.02,
         "share": 0.05,
         "different": 0,
     },
@@ -168,6 +169,9 @@ def test_a_short_run() -> None:
     assert load["tokens_per_second"] > 0
     assert (overhead["answers"], overhead["different"]) == (2, 0)
     assert overhead["tokens"] > 2
+    assert overhead["engine_tokens_per_second"] > 0
+    assert overhead["http_tokens_per_second"] > 0
+    assert overhead["decoding_share"] < 1
     out = io.StringIO()
     print_serving(report, Console(file=out, width=100))
     assert "cockpit-tiny (cpu), 3 clients for" in out.getvalue()
