@@ -140,8 +140,8 @@ def test_files_without_prompts_are_refused(tmp_path: Path) -> None:
     ("words", "complaint"),
     [
         (["--prompts", "a.jsonl"], "--prompts prints JSON lines: add --json"),
-        (["--prompts", "a.jsonl", "--json", "-p", "hi"], "leave -p and --image out"),
-        (["--prompts", "a.jsonl", "--json", "--image", "a.png"], "leave -p and --image out"),
+        (["--prompts", "a.jsonl", "--json", "-p", "hi"], "leave -p, --image, --video out"),
+        (["--prompts", "a.jsonl", "--json", "--image", "a.png"], "leave -p, --image, --video out"),
         (["--prompts", "a.jsonl", "--json"], "a.jsonl: cannot be read"),
         (["-p", "hi", "--speculate", "magic"], "--speculate"),
     ],

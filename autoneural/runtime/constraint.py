@@ -193,6 +193,8 @@ def _place(schema: dict[str, Any], error: str, tokenizer: Tokenizer) -> str:
 def _readable(error: str) -> str:
     """One line of llguidance's message, without options that only its own callers can set."""
     line = "".join(letter for letter in " ".join(error.split()) if letter.isprintable())
+    if line.startswith("panic:"):  # where it cuts a long value of the wrong type inside a letter
+        return "a value of the wrong type, or one that llguidance cannot read"
     for theirs, ours in _WORDS.items():
         line = line.replace(theirs, ours)
     return line if len(line) <= 300 else f"{line[:300]}..."

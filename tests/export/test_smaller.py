@@ -101,7 +101,7 @@ def smaller(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFa
     chip = find_chip("SA8295P")
     post_training_quantize(root / "small", rows, root / "int", compared=1, chip=chip)
     lines: list[str] = []
-    options = ExportOptions(context=64, prefill_width=16, verify_width=4)
+    options = ExportOptions(context=64, prefill_width=16, verify_width=4, accuracy_level=1)
     bundle = build_bundle(
         root / "int", root / "out", ("cpu", "qdq"), options, progress=lines.append
     )

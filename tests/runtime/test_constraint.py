@@ -274,6 +274,7 @@ def test_the_table_of_a_tokenizer_is_made_once(tokenizer: Tokenizer) -> None:
         ({"enum": [], "description": "x" * 9999}, "anyOf is empty"),
         ({"enum": ["\ud800"]}, "json_schema: Value is not JSON serializable: '\\ud800'"),
         ({"minimum": 10**400}, "json_schema: Value is not JSON serializable: 1000"),
+        ({"minimum": "é" * 50}, "json_schema: a value of the wrong type"),
     ],
 )
 def test_a_schema_that_cannot_be_followed_is_one_line(

@@ -80,8 +80,11 @@ def slow_bodies(server: ServerProcess, count: int) -> list[socket.socket]:
 
 
 def warm_up(server: ServerProcess) -> None:
-    """What is built once and stays: caches, and what llguidance loads for a schema that is none."""
-    body = GOOD | {"response_format": {"type": "json_object", "schema": {"minimum": "none"}}}
+    """What is built once and stays: caches, and 50 MiB that a panic of llguidance's leaves.
+
+    It panics where it cuts what is no number in the middle of a letter.
+    """
+    body = GOOD | {"response_format": {"type": "json_object", "schema": {"minimum": "é" * 50}}}
     with server.client() as client:
         assert client.post(CHAT, json.dumps(body).encode())[0] == 400
     send_posted(server, random.Random("warm"), WARM)
