@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 
 Handler = Callable[[argparse.Namespace], int | None]
+_MOST_THREADS = 1024
 
 
 def command(
@@ -103,7 +104,14 @@ def share(text: str) -> float:
     return value
 
 
+def thread_count(text: str) -> int:
+    value = _whole(text, 1)
+    if value > _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} is more than {_MOST_THREADS} threads")
+    return value
+
+
 def _whole(text: str, least: int) -> int:
     if not re.fullmatch(r"\d{1,18}", text, re.ASCII) or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} up")
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} to 10^18")
     return int(text)

@@ -15,6 +15,7 @@ from autoneural.cli_arguments import (
     natural,
     positive,
     share,
+    thread_count,
 )
 
 
@@ -118,7 +119,7 @@ def _add_serving(kinds: argparse._SubParsersAction) -> None:
     add_bundle(add)
     add.add_argument("--target", choices=("cpu", "qdq", "float"), help="default cpu")
     add.add_argument(
-        "--threads", type=positive, metavar="N", help="of the engine (default: physical cores)"
+        "--threads", type=thread_count, metavar="N", help="of the engine (default: physical cores)"
     )
     add.add_argument("--clients", type=positive, default=32, metavar="N", help="at once (32)")
     add.add_argument("--seconds", type=above_zero, default=300, help="of load (default 300)")
@@ -157,7 +158,7 @@ def _add_speed(kinds: argparse._SubParsersAction) -> None:
         metavar="TOKENS",
         help="to decode behind (default: 128, and all that the context holds)",
     )
-    add.add_argument("--threads", type=positive, help="default: physical cores")
+    add.add_argument("--threads", type=thread_count, help="default: physical cores")
     add.add_argument(
         "--peers",
         nargs="+",

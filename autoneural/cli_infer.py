@@ -26,9 +26,11 @@ def add_infer(verbs: argparse._SubParsersAction) -> None:
     add.add_argument("--image", action="append", default=[], metavar="FILE", help="repeatable")
     add.add_argument(
         "--video",
+        action="append",
+        default=[],
         metavar="FILE",
-        help="frames of a clip, in order, after the pictures: animated GIF, WebP or PNG, or a "
-        "video (extra [video])",
+        help="repeatable: frames of a clip, in order, after the pictures; an animated GIF, WebP or "
+        "PNG, or a video (extra [video])",
     )
     add.add_argument(
         "--fps", type=above_zero, metavar="N", help="frames per second of the clip (default 1)"

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 
 from autoneural import commands_serve
-from autoneural.cli_arguments import above_zero, add_device, add_speculate, command, natural
+from autoneural.cli_arguments import (
+    above_zero,
+    add_device,
+    add_speculate,
+    command,
+    natural,
+    thread_count,
+)
 
 
 def add_serve(verbs: argparse._SubParsersAction) -> None:
@@ -30,7 +37,7 @@ def add_serve(verbs: argparse._SubParsersAction) -> None:
     add_device(add)
     add_speculate(add)
     add.add_argument(
-        "--threads", type=natural, metavar="N", help="per model (default: physical cores)"
+        "--threads", type=thread_count, metavar="N", help="per model (default: physical cores)"
     )
     safety = add.add_argument_group("who may ask, and for what")
     safety.add_argument(

@@ -12,9 +12,11 @@ from autoneural.files import expand
 
 def init(args: argparse.Namespace) -> None:
     """A checkpoint of random weights."""
+    from autoneural.checkpoint import refuse_foreign
     from autoneural.recipes.random_checkpoint import random_checkpoint
 
     out = expand(args.output)
+    refuse_foreign(out)
     random_checkpoint(args.preset, out, layers=args.layers, seed=args.seed, outliers=args.outliers)
     print(f"wrote {out}: random weights, they answer nothing sensible")
 

@@ -32,11 +32,11 @@ def infer(args: argparse.Namespace) -> None:
     if schema is not None:
         constraint = Constraint.json_schema(schema, engine.tokenizer, str(args.json_schema))
     settings = _settings(args, constraint)
-    clip = None if args.video is None else load_clip(engine, expand(args.video), args.fps or 1.0)
+    clips = [load_clip(engine, expand(name), args.fps or 1.0) for name in args.video]
     if rows:
         run_prompts(engine, rows, settings)
     elif args.prompt is not None:
-        pictures = [*paths, *(clip.frames if clip else ())]
+        pictures = [*paths, *(frame for clip in clips for frame in clip.frames)]
         run_once(engine, args.prompt, pictures, settings, as_json=args.json)
     else:
         history = None
@@ -45,7 +45,7 @@ def infer(args: argparse.Namespace) -> None:
         save = None if args.save is None else expand(args.save)
         chat = Chat(engine, settings, save=save, history=history)
         chat.attach(paths)
-        if clip:
+        for clip in clips:
             chat.attach_clip(clip)
         chat.run()
 
@@ -54,7 +54,7 @@ def _check(args: argparse.Namespace) -> None:
     """What does not go together."""
     if args.prompts and (args.prompt is not None or args.image or args.video):
         raise UserError("--prompts brings questions and pictures: leave -p, --image, --video out")
-    if args.fps is not None and args.video is None:
+    if args.fps is not None and not args.video:
         raise UserError("--fps is for the frames of a --video")
     if args.prompts and not args.json:
         raise UserError("--prompts prints JSON lines: add --json")

@@ -37,11 +37,13 @@ def print_quality(report: dict[str, Any], console: Console) -> None:
 
 def _alarm(what: str, score: dict[str, Any]) -> str:
     low, high = score["ci95"]
-    return (
-        f"{what}: {' or '.join(score['answers'])} recalled {score['recall']:.3f} "
-        f"({low:.3f} to {high:.3f}, of {score['n']}), false alarms {score['false_alarms']:.3f} "
-        f"(of {score['clear']})"
-    )
+    answers = " or ".join(score["answers"])
+    if not score["n"]:
+        recalled = "none there to recall"
+    else:
+        recalled = f"recalled {score['recall']:.3f} ({low:.3f} to {high:.3f}, of {score['n']})"
+    clear = f"false alarms {score['false_alarms']:.3f} (of {score['clear']})"
+    return f"{what}: {answers} {recalled}, {clear}"
 
 
 def print_difference(result: dict[str, Any], a: str, b: str, console: Console) -> None:

@@ -140,7 +140,7 @@ def _operators(graph: Mapping[str, Any]) -> Table:
 def _spread(values: Mapping[str, float]) -> str:
     digits = 0 if values["median"] >= 100 else 1
     median, least, most = (f"{values[key]:.{digits}f}" for key in ("median", "least", "most"))
-    return f"{median} ({least} to {most})"
+    return median if least == most else f"{median} ({least} to {most})"
 
 
 def _share(share: float) -> str:

@@ -75,7 +75,7 @@ def place(
     if device == "cpu":
         if known:
             raise UserError(f"a chip ({known.name}) goes with the devices htp-emulator and npu")
-        return Placement(device="cpu", target=target or "cpu", why="asked for")
+        return Placement(device="cpu", target=target or _cpu_target(bundle), why="asked for")
     binaries = target is not None and target.startswith("htp/")
     on_cpu_only = target not in (None, _INTEGER_TARGET) and not binaries
     if device == "auto" and on_cpu_only and not require_npu:
@@ -92,7 +92,12 @@ def place(
     except UserError as error:
         if device != "auto" or require_npu or binaries:
             raise
-        return Placement(device="cpu", target=target or "cpu", why=str(error))
+        return Placement(device="cpu", target=target or _cpu_target(bundle), why=str(error))
+
+
+def _cpu_target(bundle: Bundle) -> str:
+    """The CPU's own graphs, or where there are none those of the NPU, which it computes as well."""
+    return next((name for name in ("cpu", _INTEGER_TARGET) if name in bundle.targets), "cpu")
 
 
 def find_npu() -> tuple[bool, str]:

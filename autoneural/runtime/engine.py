@@ -163,6 +163,8 @@ class Engine:
         """
         if max_tokens is not None and max_tokens < 1:
             raise UserError(f"max_tokens: {max_tokens} is not at least 1")
+        if "" in stop:
+            raise UserError("stop: an empty text would stop everything")
         if speculate != "off" and speculate not in DRAFTERS:
             raise UserError(f"speculate: {speculate!r} is not off, {' or '.join(DRAFTERS)}")
         room = self._room(inputs)

@@ -63,11 +63,11 @@ def invalid(param: str | None, message: str, code: str | None = None) -> ApiErro
     return ApiError(400, f"{param}: {message}" if param else message, param=param, code=code)
 
 
-def of_user_error(error: UserError, param: str | None) -> ApiError:
+def of_user_error(error: UserError, param: str | None, code: str | None = None) -> ApiError:
     """400 for a UserError of the runtime; a place that it names itself is kept as `param`."""
     text = " ".join(str(error).split())
     place = _PLACE.match(text)
-    return invalid(place[1], place[2]) if place else invalid(param, text)
+    return invalid(place[1], place[2], code) if place else invalid(param, text, code)
 
 
 def unavailable(message: str, code: str) -> ApiError:

@@ -43,7 +43,7 @@ class ImageReader:
             with self._decoding:
                 return processor.load(data)
         except UserError as error:
-            raise of_user_error(error, param) from error
+            raise of_user_error(error, param, "invalid_image") from error
 
     def fetches(self, url: str) -> bool:
         """Whether reading `url` means waiting for another machine."""

@@ -124,13 +124,17 @@ class Fetcher:
 
     def _checked(self, url: str) -> tuple[SplitResult, tuple[str, int]]:
         """The parts of a URL that may be fetched, and its host and port."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            named = parts.port
+        except ValueError as error:
+            raise _Refused("it is not a URL") from error
         host, usual = parts.hostname or "", _PORTS.get(parts.scheme)
         if usual is None:
             raise _Refused("only http and https are fetched")
         if parts.username is not None or parts.password is not None:
             raise _Refused("a URL with a user name is not fetched")
-        port = usual if parts.port is None else parts.port
+        port = usual if named is None else named
         if (host, port) not in self.hosts and not (port == usual and (host, None) in self.hosts):
             raise _Refused("its host is not one that this server may ask (--allow-image-host)")
         return parts, (host, port)

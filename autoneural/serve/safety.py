@@ -53,13 +53,17 @@ def is_loopback(host: str) -> bool:
 
 def require_key(host: str, api_keys: Collection[str]) -> None:
     """UserError where other machines could ask without a key, or where a key is no key."""
-    if not all(key.isascii() and key.strip() and " " not in key for key in api_keys):
-        raise UserError("an API key must be ASCII letters without spaces, and not empty")
+    if not all(map(_is_key, api_keys)):
+        raise UserError("an API key must be ASCII without spaces, and not empty")
     if not api_keys and not is_loopback(host):
         raise UserError(
             f"--host {host}: other machines can reach this address, so it needs an API key: "
             f"set {KEY_VARIABLE} (or --api-key-file), or stay on 127.0.0.1"
         )
+
+
+def _is_key(text: str) -> bool:
+    return text.isascii() and bool(text) and len(text.split()) == 1 and text == text.strip()
 
 
 def read_keys(path: Path) -> tuple[str, ...]:
@@ -74,10 +78,16 @@ def read_keys(path: Path) -> tuple[str, ...]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as a list of API keys ({error})") from error
-    keys = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    keys = []
+    for number, line in enumerate(lines, 1):
+        if not line or line.startswith("#"):
+            continue
+        if not _is_key(line):
+            raise UserError(f"{path}:{number}: not an API key: ASCII without spaces, one per line")
+        keys.append(line)
     if not keys:
         raise UserError(f"{path}: no API keys in it")
-    return keys
+    return tuple(dict.fromkeys(keys))
 
 
 def tenant_of(key: str) -> bytes:

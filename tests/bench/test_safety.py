@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from autoneural.bench.quality import evaluate
-from autoneural.bench.report import print_quality
+from autoneural.bench.report import _alarm, print_quality
 from autoneural.bench.safety import alarm_scores, unanswerable
 from autoneural.data.cockpit import TASKS
 
@@ -25,6 +25,12 @@ RECORDS = [
     record("eyes", "cannot tell", "cannot tell"),
     record("eyes", "open", "cannot tell"),
 ]
+
+
+def test_an_alarm_without_a_case_recalls_nothing() -> None:
+    (score,) = alarm_scores(RECORDS, {"state": ("never",)}).values()
+    assert score["n"] == 0
+    assert "recalled" not in _alarm("fatigue, state", score)
 
 
 def test_an_alarm_is_recalled_or_missed_or_false() -> None:

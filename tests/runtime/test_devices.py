@@ -179,6 +179,15 @@ def test_an_emulator_needs_the_integer_graphs(monkeypatch, machine, tiny_bundle:
 
 
 @pytest.mark.parametrize(
+    ("held", "taken"), [(("qdq",), "qdq"), (("qdq", "cpu"), "cpu"), (("float",), "cpu")]
+)
+def test_a_cpu_takes_its_own_graphs_or_the_integer_ones(
+    tiny_bundle: Bundle, held: tuple[str, ...], taken: str
+) -> None:
+    assert place(with_targets(tiny_bundle, *held)).target == taken
+
+
+@pytest.mark.parametrize(
     ("options", "found", "why"),
     [
         ({"kind": "x86_64", "types": "NPU"}, False, "an emulator"),

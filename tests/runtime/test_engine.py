@@ -177,6 +177,11 @@ def test_image_alone_is_a_prompt(engine: Engine) -> None:
     assert len(answer(engine, [message], max_tokens=2).token_ids) == 2
 
 
+def test_an_empty_stop_text_is_refused(engine: Engine) -> None:
+    with pytest.raises(UserError, match="stop: an empty text"):
+        engine.generate(QUESTION, stop=["now", ""])
+
+
 def test_max_tokens_zero_is_refused(engine: Engine) -> None:
     with pytest.raises(UserError, match="max_tokens: 0"):
         engine.generate(QUESTION, max_tokens=0)

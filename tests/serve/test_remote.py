@@ -160,6 +160,8 @@ def test_a_picture_of_a_named_host(site: Site) -> None:
         "http://pictures.test:{port}@evil.test/ok",
         "http://evil.test\\@pictures.test:{port}/ok",
         "ftp://pictures.test:{port}/ok",
+        "http://pictures.test:{port}.evil.test/ok",
+        "http://[pictures.test/ok",
         "http:///ok",
     ],
 )
@@ -331,7 +333,7 @@ def test_a_request_with_a_picture_of_another_host(allowing, app, site: Site) -> 
     body = {"messages": [ask("What is it?", url)], "max_tokens": 2}
     assert call(allowing, "POST", CHAT, json=body).status_code == 200
     wrong = {
-        f"http://{HOST}:{site.port}/broken": ("messages[0].content[0].image_url", None),
+        f"http://{HOST}:{site.port}/broken": ("messages[0].content[0].image_url", "invalid_image"),
         f"http://{HOST}:{site.port}/status/500": (
             "messages[0].content[0].image_url",
             "image_not_fetched",
