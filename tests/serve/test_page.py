@@ -90,7 +90,8 @@ def visit(browser) -> Iterator[Visit]:
         page.on("console", lambda each: wrong.extend(_complaint(each)))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         opened.append((page, wrong))
-        page.goto(url)
+        # With its thumbnails: a test may end its server before a page that is still loading closes.
+        page.goto(url, wait_until="networkidle")
         return page
 
     yield visit
