@@ -63,7 +63,7 @@ def require_key(host: str, api_keys: Collection[str]) -> None:
 
 
 def _is_key(text: str) -> bool:
-    return text.isascii() and bool(text) and len(text.split()) == 1 and text == text.strip()
+    return text.isascii() and text.split() == [text]
 
 
 def read_keys(path: Path) -> tuple[str, ...]:

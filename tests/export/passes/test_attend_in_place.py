@@ -5,9 +5,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from onnx_ir.passes.common import ShapeInferencePass
 
 from autoneural.export.passes.attend_in_place import AttendInPlace
+from tests.export.passes.helpers import parse
 
 # Two query heads on each of two key heads, three new rows, five past ones.
 ATTENTION = """
@@ -25,14 +25,6 @@ agraph (float[1,2,6,4] q, float[1,1,6,8] mask,
   y = MatMul (weights, values)
 }
 """
-
-
-def parse(text: str) -> ir.Model:
-    proto = onnx.parser.parse_model(text)
-    onnx.checker.check_model(proto)
-    model = ir.from_proto(proto)
-    ShapeInferencePass()(model)
-    return model
 
 
 def run(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:

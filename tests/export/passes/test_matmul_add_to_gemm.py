@@ -3,9 +3,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from onnx_ir.passes.common import ShapeInferencePass
 
 from autoneural.export.passes.matmul_add_to_gemm import MatMulAddToGemm
+from tests.export.passes.helpers import parse
 
 LINEAR = """
 <ir_version: 10, opset_import: ["" : 23]>
@@ -16,14 +16,6 @@ agraph (float[1,3,2] x) => (float[1,3,4] y)
   y = Add (product, b)
 }
 """
-
-
-def parse(text: str) -> ir.Model:
-    proto = onnx.parser.parse_model(text)
-    onnx.checker.check_model(proto)
-    model = ir.from_proto(proto)
-    ShapeInferencePass()(model)
-    return model
 
 
 def run(model: ir.Model, x: np.ndarray) -> np.ndarray:
