@@ -175,7 +175,7 @@ def _add_train(verbs: argparse._SubParsersAction) -> None:
     add = command(
         verbs, "train", commands.train, "run a recipe's training stages; goes on where it stopped"
     )
-    add.add_argument("--recipe", required=True, metavar="NAME", help="tiny, connector")
+    add.add_argument("--recipe", required=True, metavar="NAME", help="tiny, tiny-vit, connector")
     add.add_argument("--data", type=Path, required=True, metavar="DIR", help="rows to train on")
     add.add_argument("-o", "--output", type=Path, required=True, metavar="CHECKPOINT")
     add.add_argument(

@@ -304,8 +304,8 @@ _SIGLIP2_400M = replace(
 _VIT_300M = ViTConfig()
 _VIT_TINY = ViTConfig(
     image_size=256,
-    hidden_size=192,
-    intermediate_size=768,
+    hidden_size=144,
+    intermediate_size=576,
     num_hidden_layers=6,
     num_attention_heads=3,
 )

@@ -33,6 +33,8 @@ class Recipe:
     data: dict[str, DataSource]
     stages: tuple[Stage, ...]
     seed: int = 0
+    fresh: tuple[str, ...] = ()
+    """Parts that begin at random, as the preset has them, whatever the run starts from."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; what recipe.json holds."""
@@ -49,14 +51,15 @@ class Recipe:
             _build(Stage, f"stages.{entry['name']}", {**entry, "train": tuple(entry["train"])})
             for entry in data["stages"]
         )
-        return _build(cls, "recipe", {**data, "data": sources, "stages": stages})
+        fresh = tuple(data.get("fresh", ()))
+        return _build(cls, "recipe", {**data, "data": sources, "stages": stages, "fresh": fresh})
 
 
 def with_overrides(base: Recipe, overrides: Sequence[str]) -> Recipe:
     """`base` with `path=value` settings, in order.
 
     `stages.vision.steps=10`, `stages.domain.lr.projector=1e-4`, `data.chat.tasks=["hmi"]`,
-    `seed=1`; `stages=vision,language` keeps only these stages. Raises UserError for a path that
+    `seed=1`, `fresh=["projector"]`; `stages=vision,language` keeps only these stages. Raises UserError for a path that
     does not exist or a value of another type.
     """
     data = base.to_dict()

@@ -31,7 +31,7 @@ from autoneural.errors import UserError
 from autoneural.files import refuse_current, write_text
 from autoneural.model.vlm import VLM
 from autoneural.recipes.recipe import DataSource, Recipe
-from autoneural.train.curriculum import Stage
+from autoneural.train.curriculum import PARTS, Stage
 from autoneural.train.engine import Engine, open_engine
 from autoneural.train.objectives import Objective
 from autoneural.train.sources import Words, derive_source
@@ -40,6 +40,7 @@ from autoneural.train.trainer import Outcome, RunOptions, Trainer
 
 LICENCE = "Apache-2.0"
 WORDS = Words(describe, about_two)
+_CONFIG_OF = dict(zip(PARTS, ("vision", "projector", "text"), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,9 +176,26 @@ def _initial_model(chosen: Recipe, start: str | Path | None) -> VLM:
     checkpoint = load_checkpoint(start)
     if checkpoint.encodings is not None:
         raise UserError(f"{start}: is quantised; training starts from a float checkpoint")
-    model = VLM(checkpoint.config)
-    load_weights(model, checkpoint.state_dict, start)
+    model = VLM(_with_fresh(checkpoint.config, chosen))
+    kept = {
+        name: tensor
+        for name, tensor in checkpoint.state_dict.items()
+        if name.partition(".")[0] not in chosen.fresh
+    }
+    load_weights(model, model.state_dict() | kept if chosen.fresh else kept, start)
     return model
+
+
+def _with_fresh(config: ModelConfig, chosen: Recipe) -> ModelConfig:
+    """`config` with the parts that begin anew as the recipe's preset has them."""
+    if not chosen.fresh:
+        return config
+    unknown = [part for part in chosen.fresh if part not in _CONFIG_OF]
+    if unknown:
+        raise UserError(f"recipe: fresh: no part {unknown[0]!r}; one of {', '.join(_CONFIG_OF)}")
+    wanted = preset_config(chosen.preset)
+    parts = {_CONFIG_OF[part]: getattr(wanted, _CONFIG_OF[part]) for part in chosen.fresh}
+    return replace(config, name=wanted.name, **parts)
 
 
 def _origin(start: str | Path | None) -> dict[str, Any]:

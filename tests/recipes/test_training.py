@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from autoneural.checkpoint import load_checkpoint, weights_hash
+from autoneural.config import preset
 from autoneural.errors import UserError
+from autoneural.model.vlm import VLM
 from autoneural.recipes import DataSource, Recipe, recipe, run_recipe, with_overrides
 from autoneural.train.curriculum import Stage
 from autoneural.train.trainer import RunOptions
@@ -67,6 +69,13 @@ def test_wrong_overrides_are_explained(override: str, message: str) -> None:
 def test_the_twin_differs_in_its_encoder_alone() -> None:
     ours, twin = (recipe(name).to_dict() for name in ("tiny", "tiny-vit"))
     assert {key for key in ours if ours[key] != twin[key]} == {"name", "preset"}
+    models = [VLM(preset(sides["preset"])) for sides in (ours, twin)]
+    weights = [sum(p.numel() for p in m.parameters()) for m in models]
+    encoders = [sum(p.numel() for p in m.vision_encoder.parameters()) for m in models]
+    assert weights[1] == pytest.approx(weights[0], rel=0.01)
+    assert encoders[1] == pytest.approx(encoders[0], rel=0.05)
+    tokens = [m.config.vision.num_tokens for m in models]
+    assert tokens[0] == tokens[1]
 
 
 def test_the_twin_learns_by_both_objectives(
@@ -162,6 +171,29 @@ def test_training_starts_from_a_name_in_the_clone(
     assert run_small(SMALL, cockpit, tmp_path, start=start, tokenizer=words)
     with pytest.raises(UserError, match="nowhere: no such checkpoint folder"):
         run_small(SMALL, cockpit, tmp_path, start="nowhere", tokenizer=words)
+
+
+def test_a_part_begins_anew_under_the_rest_of_a_model(
+    tiny_checkpoint: TinyCheckpoint, cockpit: Path, tmp_path: Path
+) -> None:
+    words, start = tiny_checkpoint.folder, tiny_checkpoint.folder
+    domain = replace(SMALL.stages[1], steps=1, lr={"projector": 1e-9}, weight_decay=0.0)
+    twin = replace(
+        SMALL, preset="vit-tiny", stages=(domain,), fresh=("vision_encoder", "projector")
+    )
+    assert run_small(twin, cockpit, tmp_path, tokenizer=words, start=start)
+    made, begun = load_checkpoint(tmp_path / "out"), load_checkpoint(start)
+    assert (made.config.name, made.config.vision.type) == ("vit-tiny", "vit")
+    assert made.config.text == begun.config.text
+    name = "language_model.model.layers.0.feed_forward.w1.weight"
+    assert made.state_dict[name].equal(begun.state_dict[name])
+    with pytest.raises(UserError, match="fresh: no part 'eyes'; one of vision_encoder, projector"):
+        run_small(
+            replace(twin, fresh=("eyes",)), cockpit, tmp_path / "a", tokenizer=words, start=start
+        )
+    alone = replace(twin, fresh=("vision_encoder",))
+    with pytest.raises(UserError, match=r"projector\.linear_1\.weight"):
+        run_small(alone, cockpit, tmp_path / "b", tokenizer=words, start=start)
 
 
 def test_what_would_fail_at_the_end_fails_at_the_start(
