@@ -59,8 +59,8 @@ def with_overrides(base: Recipe, overrides: Sequence[str]) -> Recipe:
     """`base` with `path=value` settings, in order.
 
     `stages.vision.steps=10`, `stages.domain.lr.projector=1e-4`, `data.chat.tasks=["hmi"]`,
-    `seed=1`, `fresh=["projector"]`; `stages=vision,language` keeps only these stages. Raises UserError for a path that
-    does not exist or a value of another type.
+    `seed=1`, `fresh=["projector"]`; `stages=vision,language` keeps only these stages. Raises
+    UserError for a path that does not exist or a value of another type.
     """
     data = base.to_dict()
     for override in overrides:
