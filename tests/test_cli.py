@@ -69,7 +69,7 @@ def test_the_page_of_commands_is_fresh(monkeypatch):
         ["eval", "--n", "many"],
         ["eval", "--seed", "-1"],
         ["data", "cockpit", "--sheet", "x.png", "--seed", "-1"],
-        ["train"],
+        ["train", "--data", "DATA"],
         ["train", "--recipe", "tiny", "--data", "DATA", "-o", "OUT", "--minutes", "0"],
         ["infer", "--nope"],
     ],
@@ -79,6 +79,7 @@ def test_a_wrong_command_line_is_one_line_and_2(argv, capsys):
     assert cli.main(argv) == 2
     line = error_line(capsys)
     assert "--help" in line
+    assert f"autoneural {argv[0]} " in line if argv[1:] else "autoneural --help" in line
     assert "_positive" not in line
     assert "_natural" not in line
 

@@ -22,7 +22,8 @@ def print_speed(report: dict[str, Any], console: Console, *, profile: bool = Fal
         f"roofs: read {machine['read_gb_s']:.1f} GB/s, fp32 {machine['fp32_gmac_s']:.0f} GMAC/s, "
         f"int8 {machine['int8_gmac_s']:.0f} GMAC/s",
     )
-    console.print(_rates(report))
+    console.print(_prompt(report["prompt"]))
+    console.print(_decode(report["decode"]))
     console.print(_first_token(report["image"]))
     if report["peers"]:
         console.print(_peers(report["peers"]))
@@ -46,19 +47,25 @@ def _table(first: str, *heads: str) -> Table:
     return table
 
 
-def _rates(report: dict[str, Any]) -> Table:
-    heads = ("tok/s", "GMAC/s", "of fp32", "of int8", "GB/s", "of read", "outside", "CPUs", "J/tok")
-    table = _table("test", *heads)
-    prompt = report["prompt"]
-    work = (f"{prompt['gmac_s']:.1f}", _share(prompt["share_of_fp32"]))
-    rate = _spread(prompt["tokens_per_second"])
-    table.add_row(f"pp{prompt['tokens']}", rate, *work, _share(prompt["share_of_int8"]))
-    for row in report["decode"]:
+def _prompt(prompt: Mapping[str, Any]) -> Table:
+    table = _table("prompt", "tok/s", "GMAC/s", "of fp32", "of int8")
+    table.add_row(
+        f"pp{prompt['tokens']}",
+        _spread(prompt["tokens_per_second"]),
+        f"{prompt['gmac_s']:.1f}",
+        _share(prompt["share_of_fp32"]),
+        _share(prompt["share_of_int8"]),
+    )
+    return table
+
+
+def _decode(rows: list[dict[str, Any]]) -> Table:
+    table = _table("decode", "tok/s", "GB/s", "of read", "outside", "CPUs", "J/tok")
+    for row in rows:
         joules = row["joules_per_token"]
         table.add_row(
             f"tg @ {row['depth']}",
             _spread(row["tokens_per_second"]),
-            *("", "", ""),
             f"{row['gb_s']:.2f}",
             _share(row["share_of_read"]),
             _share(row["outside_onnxruntime"]),
@@ -69,15 +76,13 @@ def _rates(report: dict[str, Any]) -> Table:
 
 
 def _first_token(image: Mapping[str, Any]) -> Table:
-    heads = ("decode", "encode", "prefill", "first token", "encoder GMAC/s", "of fp32", "of int8")
-    table = _table("picture, ms", *heads)
-    table.add_row(
-        f"{image['pixels']} px, {image['tokens']} tokens",
-        *(_spread(image[f"{part}_ms"]) for part in ("decode", "encode", "prefill", "ttft")),
-        f"{image['gmac_s']:.1f}",
-        _share(image["share_of_fp32"]),
-        _share(image["share_of_int8"]),
-    )
+    first = f"{image['pixels']} px, {image['tokens']} tokens"
+    table = _table(first, "ms", "GMAC/s", "of fp32", "of int8")
+    shares = (_share(image["share_of_fp32"]), _share(image["share_of_int8"]))
+    table.add_row("decode the picture", _spread(image["decode_ms"]))
+    table.add_row("encode", _spread(image["encode_ms"]), f"{image['gmac_s']:.1f}", *shares)
+    table.add_row("prefill", _spread(image["prefill_ms"]))
+    table.add_row("first token", _spread(image["ttft_ms"]))
     return table
 
 

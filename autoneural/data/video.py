@@ -20,6 +20,7 @@ Timed = tuple[float, Image.Image]
 """Until when a frame is shown, in seconds, and the frame."""
 
 _PICTURES = (b"GIF8", b"\x89PNG")
+_JPEG = b"\xff\xd8\xff"
 # Containers of one file each: playlists, which name other files and addresses, are none of them.
 _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,m4v,ivf,mjpeg,h264,hevc"
 _OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
@@ -55,6 +56,8 @@ def _is_picture(path: Path) -> bool:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if not head:
         raise UserError(f"{path}: empty file (0 bytes)")
+    if head.startswith(_JPEG):
+        raise UserError(f"{path}: a picture, not a clip; --image takes it")
     return head[:4] in _PICTURES or (head[:4], head[8:]) == (b"RIFF", b"WEBP")
 
 

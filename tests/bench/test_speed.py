@@ -66,6 +66,8 @@ def test_every_figure_is_there(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPa
     assert image["ttft_ms"]["least"] >= sum(parts)
     assert report["memory"]["bundle_bytes"] > 0
     out = io.StringIO()
+    print_speed(json.loads(json.dumps(report)), Console(file=out, width=80))
+    assert "…" not in out.getvalue()
     print_speed(json.loads(json.dumps(report)), Console(file=out, width=160), profile=True)
     for text in (
         "pp40",

@@ -79,6 +79,7 @@ def test_what_is_no_clip_is_one_line(tmp_path: Path) -> None:
     good = video(tmp_path / "good.mp4")
     (tmp_path / "text.mp4").write_bytes(b"hello world" * 100)
     (tmp_path / "empty.mp4").touch()
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
     (tmp_path / "cut.mp4").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     gif = animation(tmp_path / "a.gif", (100,) * 5).read_bytes()
     (tmp_path / "cut.gif").write_bytes(gif[:200])
@@ -87,6 +88,7 @@ def test_what_is_no_clip_is_one_line(tmp_path: Path) -> None:
         "empty.mp4": "empty file",
         "cut.mp4": "not a readable video",
         "cut.gif": "picture",
+        "a.jpg": "a picture, not a clip; --image takes it",
         "none.mp4": "no such file",
         ".": "not a file",
     }
