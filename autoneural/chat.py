@@ -58,6 +58,7 @@ class Settings:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     speculate: Speculate = "off"
+    beams: int = 1
     constraint: Constraint | None = None
 
     def generate(self, engine: Engine, messages: Sequence[Message]) -> Generation:
@@ -68,6 +69,7 @@ class Settings:
             self.max_tokens,
             self.stop,
             speculate=self.speculate,
+            beams=self.beams,
             constraint=self.constraint,
         )
 

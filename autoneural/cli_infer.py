@@ -75,4 +75,11 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
             help=f"off the score of a token of the answer, {text} (0 is off)",
         )
     sampling.add_argument("--seed", type=natural, help="the same answer every time")
+    sampling.add_argument(
+        "--beams",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="the likeliest answer as a whole, of N followed side by side (1 is off)",
+    )
     sampling.add_argument("--stop", action="append", default=[], metavar="TEXT", help="repeatable")

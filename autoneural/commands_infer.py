@@ -98,5 +98,6 @@ def _settings(args: argparse.Namespace, constraint: Constraint | None) -> Settin
         max_tokens=args.max_tokens,
         stop=tuple(args.stop),
         speculate=args.speculate,
+        beams=args.beams,
         constraint=constraint,
     )

@@ -4,6 +4,7 @@ engine.py       Engine: prompt -> chunked prefill -> logits
 generation.py   an answer on its way: steps -> text, with timings
 steps.py        a step of an answer: its last token, and drafts behind it
 drafting.py     guesses of the next tokens; speculation.py gives them up where they do not pay
+beams.py        the likeliest answer, by beam search
 devices.py      CPU, NPU or emulator: where a target runs
 session.py      graphs of one target, and the encodings at their borders
 chain.py        a graph that was cut into parts, run as one

@@ -40,7 +40,7 @@ _WORDS = {
 
 
 class Constraint:
-    """What an answer may look like. Compiled once; `fresh` gives the progress of one answer.
+    """What an answer may look like. Compiled once; a `copy` has the progress of one answer.
 
     The class methods raise UserError, in one line, for what cannot be compiled and when llguidance
     is not installed. `where` is how that line begins.
@@ -89,8 +89,8 @@ class Constraint:
             raise UserError(f"{where}: {_readable(error)}")
         return cls(_matcher(grammar, tokenizer), where)
 
-    def fresh(self) -> Constraint:
-        """The same constraint at the beginning of another answer; this one must be at its own."""
+    def copy(self) -> Constraint:
+        """The same constraint, as far as this one has come, for another answer."""
         return Constraint(self._matcher.deep_copy(), self._where)
 
     @property

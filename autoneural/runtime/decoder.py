@@ -14,7 +14,7 @@ import numpy as np
 from autoneural.bundle import Bundle
 from autoneural.runtime.chain import Arrays, Graph
 from autoneural.runtime.session import TargetSessions, decode
-from autoneural.runtime.state import DecoderState, Mark
+from autoneural.runtime.state import DecoderState, Fork, Mark
 from autoneural.runtime.step_inputs import StepInputs
 
 
@@ -91,6 +91,14 @@ class Decoder:
     def return_to(self, mark: Mark) -> None:
         """Forget what was committed since; nothing before `mark` may have changed."""
         self._state.return_to(mark)
+
+    def fork(self, since: Mark) -> Fork:
+        """A copy of what was committed since `since`, for `adopt`."""
+        return self._state.fork(since)
+
+    def adopt(self, fork: Fork) -> None:
+        """Go on behind a fork; what it parted from must not have been forgotten."""
+        self._state.adopt(fork)
 
     def logits(self, hidden: np.ndarray) -> np.ndarray:
         """Logits [V], float32, of a hidden state [1, 1, H]."""

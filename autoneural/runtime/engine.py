@@ -17,6 +17,7 @@ from autoneural.bundle import Bundle
 from autoneural.data.messages import Message, is_blank, normalise_messages
 from autoneural.data.processor import ModelInputs
 from autoneural.errors import UserError
+from autoneural.runtime.beams import BeamGeneration, check_beams
 from autoneural.runtime.constraint import Constraint
 from autoneural.runtime.decoder import Decoder
 from autoneural.runtime.devices import place
@@ -114,6 +115,7 @@ class Engine:
         stop: Sequence[str] = (),
         *,
         speculate: Speculate = "off",
+        beams: int = 1,
         constraint: Constraint | None = None,
         tools: Sequence[dict[str, Any]] = (),
     ) -> Generation:
@@ -126,6 +128,7 @@ class Engine:
         empty prompt, a malformed message, an unreadable image, or a prompt beyond the context.
 
         `speculate` guesses several tokens per step (see `drafting`): the same answer, sooner.
+        `beams` above 1 search for the answer that is likeliest as a whole (see `beams`): later.
         """
         started = time.perf_counter()
         _require_content(messages)
@@ -135,6 +138,7 @@ class Engine:
             max_tokens,
             stop,
             speculate=speculate,
+            beams=beams,
             constraint=constraint,
             shown=call_marks(self.tokenizer) if tools else frozenset(),
             started=started,
@@ -148,6 +152,7 @@ class Engine:
         stop: Sequence[str] = (),
         *,
         speculate: Speculate = "off",
+        beams: int = 1,
         constraint: Constraint | None = None,
         shown: frozenset[int] = frozenset(),
         watch: Watch = NOBODY,
@@ -167,20 +172,23 @@ class Engine:
             raise UserError("stop: an empty text would stop everything")
         if speculate != "off" and speculate not in DRAFTERS:
             raise UserError(f"speculate: {speculate!r} is not off, {' or '.join(DRAFTERS)}")
+        sampling = sampling or Sampling()
+        check_beams(beams, sampling, speculate)
         room = self._room(inputs)
         prompt = Prompt(
             inputs=inputs,
-            sampling=sampling or Sampling(),
+            sampling=sampling,
             max_tokens=min(room, max_tokens or room),
             stop=tuple(stop),
             started=time.perf_counter() if started is None else started,
             speculate=speculate,
+            beams=beams,
             constraint=constraint,
             shown=shown,
             watch=watch,
             tenant=tenant,
         )
-        return Generation(self, prompt)
+        return Generation(self, prompt) if beams == 1 else BeamGeneration(self, prompt)
 
     def logits(self, messages: Sequence[Message], answer: Sequence[int] = ()) -> np.ndarray:
         """Logits [V] of the next token, after the prompt and the first tokens of an answer."""

@@ -125,6 +125,7 @@ class Prompt:
     stop: tuple[str, ...]
     started: float
     speculate: Speculate = "off"
+    beams: int = 1
     constraint: Constraint | None = None
     shown: frozenset[int] = frozenset()
     """Special tokens that the text keeps."""

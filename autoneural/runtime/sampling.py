@@ -74,7 +74,7 @@ class Sampler:
         self._random = np.random.default_rng(sampling.seed)
         self._seen = set(prompt)
         self._said: Counter[int] = Counter()
-        self._constraint = constraint.fresh() if constraint else None
+        self._constraint = constraint.copy() if constraint else None
 
     @property
     def finished(self) -> bool:

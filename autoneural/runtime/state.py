@@ -34,6 +34,15 @@ class Mark:
     conv: Arrays
 
 
+@dataclass(frozen=True)
+class Fork:
+    """A continuation that is kept aside: its end, and the rows and keys since it parted."""
+
+    end: Mark
+    rows: Arrays
+    keys: tuple[Hashable, ...]
+
+
 class DecoderState:
     """State of one sequence. `keys` says what each committed position holds (token or picture)."""
 
@@ -84,6 +93,20 @@ class DecoderState:
         # One assignment: an interrupt before it leaves the old state, since rows beyond its
         # position and keys beyond it are never read.
         self._now = Mark(start + n, conv)
+
+    def fork(self, since: Mark) -> Fork:
+        """A copy of what was committed since a mark."""
+        parted = slice(since.position, self.position)
+        rows = {past: self._rows[past][:, :, parted].copy() for past, _ in self._kv_names}
+        return Fork(self._now, rows, tuple(self._keys[parted]))
+
+    def adopt(self, fork: Fork) -> None:
+        """Go to the end of a fork; what was committed before it parted must still be there."""
+        start = fork.end.position - len(fork.keys)
+        for past, rows in fork.rows.items():
+            self._rows[past][:, :, start : fork.end.position] = rows
+        self._keys[start:] = fork.keys
+        self._now = fork.end
 
     def mark(self) -> None:
         """Remember this position, so that `rewind` can return to it."""

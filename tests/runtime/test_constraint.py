@@ -136,7 +136,7 @@ def ids_of(masked: np.ndarray) -> set[int]:
 
 def follows(constraint: Constraint, text: str, tokenizer: Tokenizer) -> bool:
     """Whether `text`, whole, is what the constraint allows."""
-    progress = constraint.fresh()
+    progress = constraint.copy()
     logits = np.zeros(tokenizer.vocab_size, np.float32)
     for token in tokenizer.encode(text, parse_special=False):
         if token not in ids_of(progress.mask(logits)):
@@ -147,7 +147,7 @@ def follows(constraint: Constraint, text: str, tokenizer: Tokenizer) -> bool:
 
 @pytest.mark.parametrize("said", ["", "1", "42", "421", "421-", "421-ab"])
 def test_the_mask_is_what_every_token_alone_would_say(tokenizer: Tokenizer, said: str) -> None:
-    progress = Constraint.regex("[0-9]{3}-[a-z]{1,4}", tokenizer).fresh()
+    progress = Constraint.regex("[0-9]{3}-[a-z]{1,4}", tokenizer).copy()
     for token in tokenizer.encode(said):
         progress.accept(token)
     wanted = {
@@ -166,19 +166,19 @@ def test_the_mask_is_what_every_token_alone_would_say(tokenizer: Tokenizer, said
 
 
 def test_finished_is_when_only_the_end_may_come(tokenizer: Tokenizer) -> None:
-    progress = Constraint.regex("[0-9]", tokenizer).fresh()
+    progress = Constraint.regex("[0-9]", tokenizer).copy()
     assert not progress.finished
     progress.accept(tokenizer.encode("4")[0])
     assert progress.finished
     assert ids_of(progress.mask(np.zeros(320, np.float32))) == {tokenizer.eos_id}
-    endless = Constraint.regex("[0-9]+", tokenizer).fresh()
+    endless = Constraint.regex("[0-9]+", tokenizer).copy()
     endless.accept(tokenizer.encode("4")[0])
     assert not endless.finished
     assert tokenizer.eos_id in ids_of(endless.mask(np.zeros(320, np.float32)))
 
 
 def test_special_tokens_never_stand_inside_a_string(tokenizer: Tokenizer) -> None:
-    progress = Constraint.json_schema({"type": "string"}, tokenizer).fresh()
+    progress = Constraint.json_schema({"type": "string"}, tokenizer).copy()
     progress.accept(tokenizer.encode('"')[0])
     assert not ids_of(progress.mask(np.zeros(320, np.float32))) & tokenizer.special_ids
 
@@ -215,11 +215,11 @@ def test_a_schema_cannot_set_the_compiler_options(tokenizer: Tokenizer) -> None:
 
 def test_one_constraint_serves_many_answers(tokenizer: Tokenizer) -> None:
     constraint = Constraint.regex("ab", tokenizer)
-    first, second = constraint.fresh(), constraint.fresh()
+    first, second = constraint.copy(), constraint.copy()
     first.accept(tokenizer.encode("a")[0])
     logits = np.zeros(320, np.float32)
     assert ids_of(first.mask(logits)) != ids_of(second.mask(logits))
-    assert ids_of(second.mask(logits)) == ids_of(constraint.fresh().mask(logits))
+    assert ids_of(second.mask(logits)) == ids_of(constraint.copy().mask(logits))
 
 
 def test_the_mask_comes_before_every_filter(tokenizer: Tokenizer) -> None:
