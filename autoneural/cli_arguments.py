@@ -36,9 +36,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where it runs")
     where.add_argument(
         "--device",
-        choices=("cpu", "npu", "auto", "htp-emulator"),
         help="cpu (default); npu of this machine (untested on hardware); auto: npu, else cpu; "
-        "htp-emulator: compiled for a chip and emulated, slowly (Linux x86-64)",
+        "htp-emulator: compiled for a chip and emulated, slowly (Linux x86-64); or apart, as in "
+        "vision=npu,language=cpu",
     )
     where.add_argument("--chip", metavar="NAME", help="which one to emulate (SA8295P), or to be on")
     where.add_argument(

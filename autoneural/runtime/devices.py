@@ -6,13 +6,15 @@ htp-emulator  the `qdq` graphs, compiled in memory for a chip and emulated (Linu
 npu           the binaries for this machine's chip where the bundle holds them, else the `qdq`
               graphs, compiled here. Written without a board: untested on hardware
 auto          `npu` where there is one, else `cpu`; never the emulator
+
+`vision=npu,language=cpu` puts the encoder on one device and the language model on another.
 """
 
 from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -40,6 +42,7 @@ class Placement:
     """The device that was settled on, which target of the bundle it opens, and why.
 
     `whole`: no node may run on the CPU instead. `chip` None: the CPU, or a chip we do not know.
+    `vision` None: the encoder runs there too.
     """
 
     device: Literal["cpu", "htp-emulator", "npu"]
@@ -47,10 +50,15 @@ class Placement:
     why: str
     chip: Chip | None = None
     whole: bool = False
+    vision: Placement | None = None
 
     @property
     def label(self) -> str:
         """For people: `cpu`, `qdq, emulated SA8295P`, `htp/SA8295P on the NPU`."""
+        return self._own_label + (f"; vision: {self.vision.label}" if self.vision else "")
+
+    @property
+    def _own_label(self) -> str:
         if self.device == "cpu":
             return self.target
         if self.device == "npu":
@@ -67,9 +75,12 @@ def place(
     require_npu: bool = False,
 ) -> Placement:
     """Settle where to run. Raises UserError, one line, where that cannot be had here."""
+    if "=" in device:
+        return _place_apart(bundle, target, device, chip, require_npu=require_npu)
     known = find_chip(chip) if chip is not None else None
     if device not in DEVICES:
-        raise UserError(f"no device called {device!r}; one of {', '.join(DEVICES)}")
+        known_ones = f"{', '.join(DEVICES)}, or vision=ONE,language=ANOTHER"
+        raise UserError(f"no device called {device!r}; one of {known_ones}")
     if require_npu and device in ("cpu", "htp-emulator"):
         raise UserError(f"an NPU is required, and {device} is none: choose the device npu")
     if device == "cpu":
@@ -93,6 +104,26 @@ def place(
         if device != "auto" or require_npu or binaries:
             raise
         return Placement(device="cpu", target=target or _cpu_target(bundle), why=str(error))
+
+
+def _place_apart(
+    bundle: Bundle, target: str | None, devices: str, chip: str | None, *, require_npu: bool
+) -> Placement:
+    """The language model's placement, with the encoder's in it."""
+    pairs = [part.partition("=") for part in devices.split(",")]
+    chosen = {role.strip(): device.strip() for role, _, device in pairs}
+    if sorted(chosen) != ["language", "vision"] or len(pairs) != 2:
+        raise UserError(f"device {devices!r}: expected one, or vision=ONE,language=ANOTHER")
+    if target is not None:
+        raise UserError(f"target {target}: each device takes its own; leave target out")
+    chips = {role: None if device == "cpu" else chip for role, device in chosen.items()}
+    if chip is not None and not any(chips.values()):
+        raise UserError(f"a chip ({chip}) goes with the devices htp-emulator and npu")
+    found = {
+        role: place(bundle, None, device, chips[role], require_npu=require_npu)
+        for role, device in chosen.items()
+    }
+    return replace(found["language"], vision=found["vision"])
 
 
 def _cpu_target(bundle: Bundle) -> str:

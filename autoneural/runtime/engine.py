@@ -58,9 +58,10 @@ class Engine:
         With `exact_reuse`, an answer never depends on what was asked before: see `Decoder`.
         `image_size`: pixels a side of the pictures, one of `Bundle.image_sizes`, the first if None.
 
-        `device` is one of `devices.DEVICES`; without a `target` it takes its own (cpu: `cpu`). The
-        emulator is for the chip named, SA8295P unless told, and runs the `qdq` graphs, compiled in
-        memory, unshared: it refuses binaries that share weights. Seconds per answer, not for use.
+        `device` is one of `devices.DEVICES`, or two, `vision=npu,language=cpu`; without a `target`
+        each takes its own (cpu: `cpu`). The emulator is for the chip named, SA8295P unless told,
+        and runs the `qdq` graphs, compiled in memory, unshared: it refuses binaries that share
+        weights. Seconds per answer, not for use.
 
         `exact`: answers run in blocks of one width (see `steps`), so that speculation changes no
         bit of them. A plain step then costs as much as a wide one.
@@ -74,7 +75,8 @@ class Engine:
         self.tokenizer = self.processor.tokenizer
         self._sessions = TargetSessions.load(self.bundle, self.placement, threads)
         self._embedding = load_embedding(self.bundle, self._sessions)
-        self._encoder = ImageEncoder(self._sessions.vision)
+        rows = self._sessions.decoders[0].inputs["inputs_embeds"]
+        self._encoder = ImageEncoder(self._sessions.vision, rows)
         self._decoder = Decoder(self.bundle, self._sessions, exact_reuse)
         self._exact = exact
         self._costs: StepCosts | None = None

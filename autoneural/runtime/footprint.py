@@ -10,16 +10,19 @@ from autoneural.manifest import DTYPE_BYTES, GraphSpec
 from autoneural.onnx_external import external_locations
 
 
-def footprint(bundle: Bundle, target: str) -> int:
+def footprint(bundle: Bundle, target: str, vision: str | None = None) -> int:
     """Bytes of the target's weights, its embedding table, and the state of one whole context.
 
+    `vision` is the target of the encoder, where it is another.
     Weight files count once per graph that refers to them: every session packs its own copy. Not
     counted is what depends on machine and use: activations, kept features of pictures, and ONNX
     Runtime itself. Raises UserError where the bundle has no such target.
     """
     spec = bundle.target(target)
     size = bundle.processor.image_size
-    graphs = [g for g in spec.graphs if g.role != "vision" or g.image_size == size]
+    graphs = [g for g in spec.graphs if g.role != "vision"]
+    seeing = bundle.target(vision or target).graphs
+    graphs += [g for g in seeing if g.role == "vision" and g.image_size == size]
     weights = sum(_weights(bundle, graph) for graph in graphs)
     table = prod(spec.embedding.shape) * DTYPE_BYTES[spec.embedding.dtype]
     return weights + table + _state(bundle, graphs)

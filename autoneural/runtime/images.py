@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoneural.manifest import TensorSpec
 from autoneural.runtime.chain import Graph
-from autoneural.runtime.session import encode
+from autoneural.runtime.session import decode, encode, same_encoding
 from autoneural.runtime.watch import NOBODY, Watch
 
 CACHED_IMAGES = 32
@@ -29,8 +30,12 @@ class EncodedImages:
 class ImageEncoder:
     """Runs the vision graph. The key is a hash of pixels: a path may show another picture later."""
 
-    def __init__(self, session: Graph, capacity: int = CACHED_IMAGES) -> None:
+    def __init__(
+        self, session: Graph, wanted: TensorSpec | None = None, capacity: int = CACHED_IMAGES
+    ) -> None:
+        """`wanted` is the input that features are for, None where it is encoded as they are."""
         self._session = session
+        self._wanted = wanted
         self._spec = session.inputs["pixel_values"]
         self._capacity = capacity
         self._cache: OrderedDict[bytes, np.ndarray] = OrderedDict()
@@ -55,7 +60,10 @@ class ImageEncoder:
         if digest not in self._cache:
             real = pixels[None].astype(np.float32) / np.float32(255)
             outputs = self._session.run({"pixel_values": encode(real, self._spec)})
-            self._cache[digest] = outputs["image_features"][0]
+            features, made = outputs["image_features"][0], self._session.outputs["image_features"]
+            if self._wanted is not None and not same_encoding(made, self._wanted):
+                features = encode(decode(features, made), self._wanted)
+            self._cache[digest] = features
         self._cache.move_to_end(digest)
         features = self._cache[digest]
         while len(self._cache) > self._capacity:

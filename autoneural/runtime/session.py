@@ -206,21 +206,22 @@ class TargetSessions:
     ) -> TargetSessions:
         """Open every graph of the target. `threads` of a CPU default to its physical cores.
 
-        Raises UserError when the bundle lacks the target or one of its roles.
+        The encoder is that of the target, and on the device, of `placement.vision`. Raises
+        UserError when the bundle lacks the target or one of its roles.
         """
-        spec = bundle.target(placement.target)
-        backend = Backend.of(placement, threads or physical_cores())
+        threads = threads or physical_cores()
 
-        def graphs(*roles: Role) -> list[Graph]:
-            groups = _graphs_in_parts(bundle, spec, roles)
+        def graphs(where: Placement, *roles: Role) -> list[Graph]:
+            backend = Backend.of(where, threads)
+            groups = _graphs_in_parts(bundle, bundle.target(where.target), roles)
             return [_open_graph(bundle, group, backend) for group in groups]
 
-        decoders = sorted(graphs(*DECODERS), key=lambda g: g.spec.width)
+        decoders = sorted(graphs(placement, *DECODERS), key=lambda g: g.spec.width)
         loaded = cls(
-            target=spec,
+            target=bundle.target(placement.target),
             placement=placement,
-            vision=graphs("vision")[0],
-            head=graphs("head")[0],
+            vision=graphs(placement.vision or placement, "vision")[0],
+            head=graphs(placement, "head")[0],
             decoders=tuple(decoders),
         )
         loaded._check_shared_encodings(bundle)
@@ -241,17 +242,18 @@ class TargetSessions:
 
         `device` is cpu, npu, or emulated: Qualcomm's provider takes the nodes in both of the last.
         """
-        device = self.placement.device
+        seeing = self.placement.vision or self.placement
+        language = [(graph, self.placement) for graph in (*self.decoders, self.head)]
         return [
             {
                 "role": session.spec.role,
                 "part": session.spec.part,
                 "width": session.spec.width,
                 "file": session.spec.file,
-                "device": "emulated" if device == "htp-emulator" else device,
+                "device": "emulated" if where.device == "htp-emulator" else where.device,
                 "nodes": session.nodes_per_provider(),
             }
-            for graph in (self.vision, *self.decoders, self.head)
+            for graph, where in [(self.vision, seeing), *language]
             for session in graph.parts
         ]
 
@@ -260,7 +262,9 @@ class TargetSessions:
         first = self.decoders[0]
         for session in self.decoders:
             pairs = [(first.inputs[name], session.inputs[name]) for name in first.inputs]
-            pairs.append((self.vision.outputs["image_features"], session.inputs["inputs_embeds"]))
+            if self.placement.vision is None:  # of another target they are encoded anew
+                features = self.vision.outputs["image_features"]
+                pairs.append((features, session.inputs["inputs_embeds"]))
             pairs.append((session.outputs["hidden_states"], self.head.inputs["hidden_states"]))
             for layer in bundle.state:
                 pairs += [

@@ -80,7 +80,7 @@ class Served:
         """
         memory = memory or Memory(settings.memory_budget)
         placement = placing.settle(bundle)
-        size = _checked_size(bundle, placement.target, memory.budget)
+        size = _checked_size(bundle, placement, memory.budget)
         worker = Worker(
             bundle.name,
             lambda: placing.engine(bundle),
@@ -189,11 +189,12 @@ class Models:
             served.worker.stop()
 
 
-def _checked_size(bundle: Bundle, target: str, budget: int | None) -> int:
-    size = footprint(bundle, target)
+def _checked_size(bundle: Bundle, placement: Placement, budget: int | None) -> int:
+    vision = placement.vision.target if placement.vision else None
+    size = footprint(bundle, placement.target, vision)
     if budget is not None and size > budget:
         raise UserError(
-            f"--memory-budget {budget / GB:g} GB: {bundle.name} ({target}) alone counts "
+            f"--memory-budget {budget / GB:g} GB: {bundle.name} ({placement.target}) alone counts "
             f"{size / GB:.3g} GB; raise the budget or leave the bundle out"
         )
     return size

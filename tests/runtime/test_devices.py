@@ -267,6 +267,48 @@ def test_every_node_is_emulated_and_the_report_says_so(
     assert all(list(row["nodes"]) == [qnn.PROVIDER] for row in report)
 
 
+def test_the_encoder_runs_apart_and_its_features_are_encoded_anew(
+    qnn_wheel: qnn.Wheel, exported: Bundle
+) -> None:
+    apart = Engine(exported, device="vision=htp-emulator,language=cpu", threads=1)
+    assert apart.placement.label == "cpu; vision: qdq, emulated SA8295P"
+    devices = {row["role"]: row["device"] for row in apart.provider_report()}
+    assert devices == {role: "emulated" if role == "vision" else "cpu" for role in devices}
+    found, wanted = (logits(engine) for engine in (apart, Engine(exported, "cpu", threads=1)))
+    noise = np.square(found - wanted).mean()
+    assert noise > 0
+    assert 10 * np.log10(np.square(wanted).mean() / noise) > 15
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "vision=npu"}, "expected one, or vision=ONE,language=ANOTHER"),
+        ({"device": "vision=cpu,vision=cpu,language=cpu"}, "expected one, or vision=ONE"),
+        ({"device": "vision=cpu,head=cpu"}, "expected one, or vision=ONE"),
+        ({"device": "vision=cpu,language=tpu"}, "no device called 'tpu'"),
+        ({"device": "vision=npu,language=cpu"}, "no NPU to run on"),
+        ({"device": "vision=cpu,language=cpu", "chip": "SA8295P"}, "goes with the devices"),
+        ({"device": "vision=cpu,language=auto", "target": "qdq"}, "each device takes its own"),
+        ({"device": "vision=cpu,language=npu", "require_npu": True}, "an NPU is required"),
+    ],
+)
+def test_devices_apart_that_cannot_be_are_refused(
+    no_npu, tiny_bundle: Bundle, options: dict, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        place(with_targets(tiny_bundle, "cpu", "qdq"), **options)
+
+
+def test_apart_each_device_takes_its_own_target(npu, tiny_bundle: Bundle) -> None:
+    npu("SM8650")
+    bundle = with_targets(tiny_bundle, "cpu", "qdq", "htp/SM8650")
+    found = place(bundle, device="vision=npu,language=cpu", chip="SM8650")
+    assert (found.device, found.target) == ("cpu", "cpu")
+    assert found.vision is not None
+    assert (found.vision.device, found.vision.target) == ("npu", "htp/SM8650")
+
+
 def test_nodes_beside_an_npu_are_counted(monkeypatch, exported: Bundle) -> None:
     engine = Engine(exported, "qdq", threads=1)
     assert engine.nodes_beside_npu() == 0

@@ -168,6 +168,7 @@ def test_a_bundle_over_the_budget_is_refused_at_the_start(bundle: Bundle) -> Non
 
 def test_two_bundles_take_turns_in_one_place(bundle: Bundle) -> None:
     other = dataclasses.replace(bundle, name="other")
+    assert footprint(bundle, "cpu", "cpu") == footprint(bundle, "cpu")
     size = footprint(bundle, "cpu")
     settings = Settings(memory_budget=2 * size - 1, keepalive=0)
     models = Models.start([bundle, other], Placing(threads=1), settings)
