@@ -9,6 +9,8 @@ one before the next: no more than one graph of one binary is ever open.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -16,14 +18,17 @@ from pathlib import Path, PurePath
 import numpy as np
 from numpy.typing import NDArray
 
+from autoneural import __version__
 from autoneural.bundle import Bundle
 from autoneural.data.messages import Message
 from autoneural.data.processor import ModelInputs
 from autoneural.errors import UserError
-from autoneural.manifest import DECODERS, GraphSpec
+from autoneural.files import sha256, writable_folder
+from autoneural.manifest import DECODERS, MANIFEST, GraphSpec
 from autoneural.npu.partition import Part, PartRole, plan_parts, write_part
 from autoneural.runtime.devices import Placement
 from autoneural.runtime.prompt import load_processor
+from autoneural.runtime.qnn import find_wheel
 from autoneural.target.chips import Chip
 
 TARGET = "qdq"
@@ -41,6 +46,11 @@ class Call:
     def rows(self) -> int:
         """How many of the graph's rows are real."""
         return self.end - self.start
+
+    @property
+    def name(self) -> str:
+        """Among the calls of a sequence."""
+        return str(self.start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +71,8 @@ class Stage:
 class Plan:
     """`bundle` has the integer graphs that are needed and no others, cut like the binaries.
 
-    `whole` are its decoders as they were before, by width. What a side leaves lies in `folder`.
+    `whole` are its decoders as they were before, by width. What a side leaves lies in `folder`,
+    which no other question, bundle or compiler has.
     """
 
     bundle: Bundle
@@ -103,8 +114,9 @@ def plan_answer(
     steps: int,
     folder: Path,
 ) -> Plan:
-    """Read the question and cut the graphs; `placement` is where the second side computes.
+    """Read the question, cut the graphs to a folder of its own in `folder`.
 
+    `placement` is where the second side computes.
     Raises UserError for fewer steps than one, a picture that cannot be read, a short context.
     """
     if steps < 1:
@@ -117,6 +129,7 @@ def plan_answer(
         raise UserError(f"bundle {bundle.name}: {TARGET} has no graph of one token")
     whole = {graph.width: graph for graph in (decoders[-1], decoders[0])}
     _require_room(inputs, steps, min(graph.context for graph in decoders), bundle)
+    folder = writable_folder(folder / _identity(bundle, placement, inputs, steps), folder)
     stages, graphs = [], []
     options = bundle.manifest["targets"][chip.target]["options"]
     for part in plan_parts(bundle, TARGET, options["max_part_mb"] << 20):
@@ -147,6 +160,20 @@ def calls_of(prompt: int, steps: int, widest: int) -> tuple[Call, ...]:
         Call(start=start, end=end, width=1 if end - start == 1 else widest)
         for start, end in zip(starts, [*starts[1:], prompt + steps], strict=True)
     )
+
+
+def _identity(bundle: Bundle, placement: Placement, inputs: ModelInputs, steps: int) -> str:
+    """A hash of all that decides the answer."""
+    wheel = find_wheel()
+    facts = {
+        "program": __version__,
+        "bundle": sha256(bundle.folder / MANIFEST),
+        "where": placement.label,
+        "compiler": wheel.compiler if wheel else "",
+        "steps": steps,
+        "inputs": [array.tobytes().hex() for array in (inputs.input_ids, inputs.pixel_values)],
+    }
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
 def _require_room(inputs: ModelInputs, steps: int, context: int, bundle: Bundle) -> None:

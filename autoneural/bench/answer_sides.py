@@ -5,7 +5,7 @@ answer_reference   all graphs at once on the CPU: chooses the tokens
   <graph>.npz             in.<tensor>, out.<tensor> of the call that is kept
 
 emulate            one stage, the reference's tokens
-  own.npy                 its own features        stream.npz  what a stage hands on, by call
+  own.npy                 its own features        <stage>.npz  what it hands on, by call
   own-logits.npy          its own logits          <graph>.got.npz  its outputs to in.<tensor>
 """
 
@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,9 +102,9 @@ class _Keeper:
         return Tapped(part, see)
 
 
-def emulate(tell: Tell, plan: Plan, stage: Stage) -> list[Ran]:
-    """In a child: everything that a stage computes, the reference's kept inputs included."""
-    return _Emulation(tell, plan, stage).run()
+def emulate(tell: Tell, plan: Plan, stage: Stage) -> list[dict[str, Any]]:
+    """In a child: all that a stage computes, a `Ran` per graph; the stages before it are whole."""
+    return [asdict(ran) for ran in _Emulation(tell, plan, stage).run()]
 
 
 class _Emulation:
@@ -114,6 +115,7 @@ class _Emulation:
         self._folder = plan.folder
         self._backend = Backend.of(plan.placement, physical_cores())
         self._state: DecoderState | None = None
+        self._streams = _handed_on(plan, stage)
         self._done = 0
 
     def run(self) -> list[Ran]:
@@ -151,31 +153,25 @@ class _Emulation:
         self._state = self._state or DecoderState(held, graph)
         link = next((name for name in graph.inputs if name.startswith(HIDDEN)), None)
         handed_on = next(name for name in graph.outputs if kind_of(name) == "hidden")
-        streams = self._streams()
         for call in (call for call in plan.calls if call.width == width):
             feeds = given.fill(rows[call.start : call.end], call.start) | self._state.feeds()
             if link is not None:
-                feeds[link] = streams[str(call.start)]
+                feeds[link] = self._streams[call.name]
             outputs = self._run(graph, {name: feeds[name] for name in graph.inputs})
             self._state.commit(outputs, range(call.rows))
-            streams[str(call.start)] = outputs[handed_on]
-        save_arrays(self._folder / "stream.npz", streams)
+            self._streams[call.name] = outputs[handed_on]
+        save_arrays(self._folder / f"{self._stage.name}.npz", self._streams)
         self._alone(graph)
 
     def _say(self, graph: Graph) -> None:
         """The logits of every call that has some."""
-        streams, logits = self._streams(), []
+        logits = []
         for call in self._plan.answered:
-            hidden = streams[str(call.start)][:, call.rows - 1 : call.rows]
+            hidden = self._streams[call.name][:, call.rows - 1 : call.rows]
             made = self._run(graph, {"hidden_states": hidden})["logits"]
             logits.append(decode(made, graph.outputs["logits"])[0, 0])
         np.save(self._folder / "own-logits.npy", np.array(logits))
         self._alone(graph)
-
-    def _streams(self) -> Arrays:
-        """What the stage before handed on: none before the first."""
-        path = self._folder / "stream.npz"
-        return load_arrays(path) if path.is_file() else {}
 
     def _alone(self, graph: Graph) -> None:
         """What it makes of the inputs that the reference kept."""
@@ -192,6 +188,13 @@ class _Emulation:
         # What is fed from the reference is one call of each graph; pictures are no calls.
         total = len(self._plan.calls) + len(self._stage.graphs)
         self._tell(f"{self._stage.name}: {what} {graph_name(spec)}", self._done, total)
+
+
+def _handed_on(plan: Plan, stage: Stage) -> Arrays:
+    """The residual stream of every call, from the stage before; nothing comes from the encoder."""
+    before = plan.stages[: plan.stages.index(stage)]
+    names = [other.name for other in before if other.role == "language"]
+    return load_arrays(plan.folder / f"{names[-1]}.npz") if names else {}
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

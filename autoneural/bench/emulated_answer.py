@@ -6,15 +6,17 @@
     end to end   its own features and state all along: what errors accumulate to, in the logits
     part         one run of a graph on the reference's inputs: what that part alone gets wrong
 
-Greedy tokens go on behind an end token: the weights may be random.
+Greedy tokens go on behind an end token: the weights may be random. What a process computed waits in
+`.<bundle>.answer` until all have ended: the same command goes on from there.
 """
 
 from __future__ import annotations
 
-import tempfile
+import json
+import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,14 +34,14 @@ from autoneural.bench.answer_sides import (
 from autoneural.bench.drift_errors import STATE, kind_of
 from autoneural.bundle import Bundle
 from autoneural.data.messages import Message
-from autoneural.files import sha256
+from autoneural.files import sha256, write_text
 from autoneural.manifest import MANIFEST, GraphSpec
 from autoneural.npu.verify import require_compiled
 from autoneural.npu.worker import peak_rss_gb
 from autoneural.recipes.build_report import commit
 from autoneural.recipes.child import Done, Tell, run_child
 from autoneural.runtime.chain import Arrays
-from autoneural.runtime.devices import Placement, place
+from autoneural.runtime.devices import place
 from autoneural.runtime.qnn import require_wheel
 from autoneural.runtime.session import decode
 from autoneural.target.chips import Chip
@@ -66,7 +68,12 @@ def measure_answer(
     """
     placement = place(bundle, TARGET, "htp-emulator", chip.name)
     require_compiled(bundle, chip)
-    found = compare_answers(bundle, chip, placement, messages, steps, tell=tell, say=say)
+    scratch = bundle.folder.resolve().with_name(f".{bundle.folder.resolve().name}.answer")
+    plan = plan_answer(bundle, chip, placement, messages, steps, scratch)
+    found = compare_answers(plan, tell=tell, say=say)
+    shutil.rmtree(plan.folder, ignore_errors=True)
+    with suppress(OSError):
+        scratch.rmdir()  # another question may have been cut off, and go on
     return {
         "model": bundle.name,
         "chip": chip.name,
@@ -81,57 +88,57 @@ def measure_answer(
 
 
 def compare_answers(
-    bundle: Bundle,
-    chip: Chip,
-    placement: Placement,
-    messages: Sequence[Message],
-    steps: int,
+    plan: Plan,
     *,
     tell: Tell = lambda what, done, total: None,
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
-    """Both sides, the second one where `placement` says: what it took, and the rows."""
-    with tempfile.TemporaryDirectory(prefix="autoneural-answer-") as scratch:
-        plan = plan_answer(bundle, chip, placement, messages, steps, Path(scratch))
-        reference = run_child(answer_reference, (plan,), tell)
-        say(_took("reference", reference))
-        emulated = []
-        for stage in plan.stages:
-            emulated.append(run_child(emulate, (plan, stage), tell))
-            say(_took(stage.name, emulated[-1]))
-        parts = [
-            row
-            for stage, done in zip(plan.stages, emulated, strict=True)
-            for row in _part_rows(plan, stage, done)
-        ]
-        rows = [*parts, *_answer_rows(plan, reference.value)]
+    """Both sides: what they took, and the rows."""
+    reference = _once(plan, "reference", answer_reference, (plan,), tell, say)
+    emulated = [_once(plan, s.name, emulate, (plan, s), tell, say) for s in plan.stages]
+    parts = [
+        row
+        for stage, done in zip(plan.stages, emulated, strict=True)
+        for row in _part_rows(plan, stage, done)
+    ]
     sides = {"reference": [reference], "emulator": emulated}
     seconds = {name: round(sum(d.seconds for d in done), 1) for name, done in sides.items()}
     peaks = {name: max(d.peak_rss_gb for d in done) for name, done in sides.items()}
     return {
         "prompt_tokens": plan.prompt,
-        "steps": steps,
+        "steps": len(reference.value) - 1,
         "tokens": reference.value,
         "seconds": round(sum(seconds.values()), 1),
         # At one time: this process and its largest child.
         "peak_rss_gb": round(peak_rss_gb() + max(peaks.values()), 2),
         "sides": {n: {"seconds": seconds[n], "peak_rss_gb": round(peaks[n], 2)} for n in sides},
-        "rows": rows,
+        "rows": [*parts, *_answer_rows(plan, reference.value)],
     }
 
 
-def _took(what: str, done: Done) -> str:
-    return f"{what}: {done.seconds:.0f} s, {done.peak_rss_gb:.2f} GiB"
+def _once(
+    plan: Plan, name: str, work: Callable[..., Any], arguments: Sequence[Any], tell: Tell, say: Say
+) -> Done:
+    """What `work` gave in a process of its own, now or when the command ran before."""
+    path = plan.folder / f"{name}.json"
+    try:
+        done = Done(**json.loads(path.read_text(encoding="utf-8")))
+        again = ", there already"
+    except (OSError, ValueError, TypeError):
+        done, again = run_child(work, arguments, tell), ""
+        write_text(path, json.dumps(asdict(done)))
+    say(f"{name}: {done.seconds:.0f} s, {done.peak_rss_gb:.2f} GiB{again}")
+    return done
 
 
 def _part_rows(plan: Plan, stage: Stage, done: Done) -> list[dict[str, Any]]:
     """A row per graph: how far it is off on the reference's inputs, and what it took."""
     rows = []
     for spec, ran in zip(stage.graphs, done.value, strict=True):
-        took = {key: round(value, 2) for key, value in asdict(ran).items() if key != "graph"}
+        took = {key: round(ran[key], 2) for key in ("open_seconds", "run_seconds", "runs")}
         rows.append(
             {
-                "row": ran.graph,
+                "row": ran["graph"],
                 "inputs": "reference",
                 **_figures(plan, spec),
                 "shipped": stage.shipped,
