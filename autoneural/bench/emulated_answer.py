@@ -213,7 +213,7 @@ def _db(wanted: np.ndarray, got: np.ndarray) -> float | None:
 def print_answer(report: dict[str, Any], console: Console) -> None:
     """The report of `measure_answer` as a table, a row per part and per token."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in ("inputs", "SQNR dB", "state dB", "top 1", f"top {TOP}", "opened s", "runs", "s"):
         table.add_column(name, justify="right")
     for row in report["rows"]:
