@@ -135,7 +135,7 @@ def _part_rows(plan: Plan, stage: Stage, done: Done) -> list[dict[str, Any]]:
     """A row per graph: how far it is off on the reference's inputs, and what it took."""
     rows = []
     for spec, ran in zip(stage.graphs, done.value, strict=True):
-        took = {key: round(ran[key], 2) for key in ("open_seconds", "run_seconds", "runs")}
+        took = {key: round(ran[key], 1) for key in ("open_seconds", "run_seconds", "runs")}
         rows.append(
             {
                 "row": ran["graph"],
@@ -214,7 +214,7 @@ def print_answer(report: dict[str, Any], console: Console) -> None:
     """The report of `measure_answer` as a table, a row per part and per token."""
     table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
-    for name in ("inputs", "SQNR dB", "state dB", "top 1", f"top {TOP}", "opened s", "runs", "s"):
+    for name in ("inputs", "SQNR dB", "state dB", "top 1", f"top {TOP}", "open s", "runs", "s"):
         table.add_column(name, justify="right")
     for row in report["rows"]:
         table.add_row(row["row"], row["inputs"], *_cells(row))
