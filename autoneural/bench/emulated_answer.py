@@ -212,7 +212,7 @@ def _db(wanted: np.ndarray, got: np.ndarray) -> float | None:
 
 def print_answer(report: dict[str, Any], console: Console) -> None:
     """The report of `measure_answer` as a table, a row per part and per token."""
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
     for name in ("inputs", "SQNR dB", "state dB", "top 1", f"top {TOP}", "open s", "runs", "s"):
         table.add_column(name, justify="right")
