@@ -126,6 +126,7 @@ def add_bench(verbs: argparse._SubParsersAction) -> None:
         "--every", type=positive, default=10, metavar="N", help="one step alone too, every N (10)"
     )
     add.add_argument("--json", action="store_true", help="print the figures as JSON")
+    _add_bench_answer(kinds)
     text = "what a chip's arithmetic costs a checkpoint, and what each counter-measure buys back"
     add = command(kinds, "numerics", commands_npu.bench_numerics, text)
     add.add_argument("checkpoint", metavar="CHECKPOINT", help="a float one: folder or name")
@@ -137,6 +138,25 @@ def add_bench(verbs: argparse._SubParsersAction) -> None:
     add.add_argument("--json", action="store_true", help="print the figures as JSON")
     add_bench_perplexity(kinds)
     add_comparisons(kinds)
+
+
+def _add_bench_answer(kinds: argparse._SubParsersAction) -> None:
+    text = "a whole compiled model answers one picture question in the emulator, part by part"
+    add = command(kinds, "answer", commands_npu.bench_answer, text)
+    add.add_argument("bundle", metavar="BUNDLE", help="folder or name; compiled for the chip")
+    add.add_argument("--chip", default="SA8295P", metavar="NAME", help="default %(default)s")
+    add.add_argument("--image", type=Path, metavar="FILE", help="default: an example that ships")
+    add.add_argument(
+        "-p", "--prompt", metavar="TEXT", help="the question (default: of the example)"
+    )
+    add.add_argument(
+        "--steps", type=positive, default=8, metavar="N", help="tokens behind the prompt (8)"
+    )
+    add.add_argument(
+        "--image-size", type=positive, metavar="PX", help="where the bundle has several"
+    )
+    add.add_argument("--results", type=Path, metavar="JSON", help="write the figures there")
+    add.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
 def add_bench_perplexity(kinds: argparse._SubParsersAction) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,6 +65,37 @@ def bench_drift(args: argparse.Namespace) -> None:
         print(json.dumps(report))
     else:
         print_drift(report, Console())
+
+
+def bench_answer(args: argparse.Namespace) -> None:
+    """A whole answer in the emulator, beside that of the integer graphs."""
+    from rich.console import Console
+
+    from autoneural.bench.emulated_answer import measure_answer, print_answer
+    from autoneural.chat import user_message
+    from autoneural.demo import EXAMPLES
+    from autoneural.recipes.build_report import save_results
+    from autoneural.target.chips import find_chip
+
+    if args.results is not None and args.results.is_dir():
+        raise UserError(f"--results {args.results}: is a folder, name a JSON file")
+    chip, bundle = find_chip(args.chip), Bundle.load(args.bundle)
+    if args.image_size is not None:
+        bundle = bundle.at_size(args.image_size)
+    image = EXAMPLES / "driver.jpg" if args.image is None else expand(args.image)
+    question = "What state is the driver in?" if args.prompt is None else args.prompt
+    messages = [user_message(question, [image])]
+    say = partial(print, file=sys.stderr, flush=True)
+    with progress_bar() as tell:
+        report = measure_answer(bundle, chip, messages, args.steps, tell=tell, say=say)
+    asked = {"command": shlex.join(["autoneural", *sys.argv[1:]])}
+    report = {**report, **asked, "image": str(image), "question": question}
+    if args.results is not None:
+        save_results(expand(args.results), report)
+    if args.json:
+        print(json.dumps(report))
+    else:
+        print_answer(report, Console())
 
 
 def bench_numerics(args: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from autoneural.bench.held_out import held_out
 from autoneural.bundle import Bundle
 from autoneural.data.messages import Message
 from autoneural.errors import UserError
-from autoneural.runtime.chain import Arrays, Graph
+from autoneural.runtime.chain import Arrays, Graph, Tapped
 from autoneural.runtime.decoder import Decoder
 from autoneural.runtime.devices import Placement, place
 from autoneural.runtime.images import ImageEncoder
@@ -36,44 +36,18 @@ from autoneural.target.chips import Chip
 _TASK = "hmi"
 
 
-class Tap:
-    """A decode graph that keeps what it returned last, and lets others take its step as well."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.spec, self.inputs, self.outputs = graph.spec, graph.inputs, graph.outputs
-        self.last: Arrays = {}
-        self.guest: Graph | None = None
-        self.guest_last: Arrays = {}
-        self.inner = graph
-
-    @property
-    def parts(self) -> tuple[Graph, ...]:
-        """Those of the graph."""
-        return self.inner.parts
-
-    @property
-    def seconds(self) -> float:
-        """How long the graph has run so far."""
-        return self.inner.seconds
-
-    def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
-        """All outputs by name."""
-        self.last = self.inner.run(feeds)
-        if self.guest is not None:
-            self.guest_last = self.guest.run(feeds)
-        return self.last
-
-    def nodes_per_provider(self) -> dict[str, int]:
-        """How many nodes each execution provider took."""
-        return self.inner.nodes_per_provider()
-
-
 class Side:
-    """A decoder on one device, one token at a time, with a state of its own."""
+    """A decoder on one device, one token at a time, with a state of its own.
+
+    A `guest` takes its steps as well, from the same state.
+    """
 
     def __init__(self, bundle: Bundle, placement: Placement) -> None:
         self.sessions = TargetSessions.load(bundle, placement)
-        self.graph = Tap(self.sessions.decoders[0])
+        self.last: Arrays = {}
+        self.guest: Graph | None = None
+        self.guest_last: Arrays = {}
+        self.graph = Tapped(self.sessions.decoders[0], self._see)
         self.decoder = Decoder(bundle, replace(self.sessions, decoders=(self.graph,)))
         if self.graph.spec.width != 1:
             raise UserError(f"bundle {bundle.name}: {placement.target} has no graph of one token")
@@ -82,7 +56,12 @@ class Side:
         """Commit one row [H]; everything the step made, as real numbers by name."""
         given = encode(row[None], self.graph.inputs["inputs_embeds"])
         self.decoder.step(given, [self.decoder.position])
-        return self.real(self.graph.last)
+        return self.real(self.last)
+
+    def _see(self, feeds: Mapping[str, np.ndarray], outputs: Arrays) -> None:
+        self.last = outputs
+        if self.guest is not None:
+            self.guest_last = self.guest.run(feeds)
 
     def real(self, outputs: Arrays) -> Arrays:
         """What a step made, as real numbers: of windows the new column; the logits that follow."""
@@ -148,10 +127,10 @@ def run_sides(
     alone, guest = Record(steps), next(iter(others.values()))
     for index, row in enumerate(rows):
         invited = index < every or (index + 1) % every == 0
-        reference.graph.guest = guest.graph.inner if invited else None
+        reference.guest = guest.graph.inner if invited else None
         wanted = reference.step(row)
         if invited:
-            alone.add(index + 1, wanted, guest.real(reference.graph.guest_last))
+            alone.add(index + 1, wanted, guest.real(reference.guest_last))
         for name, side in others.items():
             own[name].add(index + 1, wanted, side.step(row))
         progress("decoding", index + 1, len(rows))

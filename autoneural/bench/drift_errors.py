@@ -84,10 +84,11 @@ def _energies(wanted: np.ndarray, got: np.ndarray) -> tuple[float, float, int]:
 
 
 def kind_of(name: str) -> str:
-    """conv, key, value, hidden or logits."""
-    if name.startswith("conv_window"):
-        return "conv"
-    return {"hidden_states": "hidden", "logits": "logits"}.get(name, name.rsplit(".", 1)[-1])
+    """conv, key, value, hidden (between parts too) or logits."""
+    for kind, start in (("conv", "conv_window"), ("hidden", "hidden")):
+        if name.startswith(start):
+            return kind
+    return name.rsplit(".", 1)[-1]
 
 
 def summarise(errors: Errors) -> dict[str, Any]:

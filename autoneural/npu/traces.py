@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, cast
 
 import numpy as np
 
 from autoneural.bundle import Bundle
 from autoneural.data.messages import Message
 from autoneural.manifest import GraphSpec
-from autoneural.runtime.chain import Arrays, Graph
+from autoneural.runtime.chain import Arrays, Graph, Tapped
 from autoneural.runtime.decoder import Decoder
 from autoneural.runtime.devices import place
-from autoneural.runtime.images import ImageEncoder
+from autoneural.runtime.images import ImageEncoder, embed
 from autoneural.runtime.prompt import load_processor
 from autoneural.runtime.session import TargetSessions, load_embedding
 
@@ -39,30 +38,6 @@ class Trace:
         return PurePosixPath(self.spec.file).stem
 
 
-class _Recorded:
-    """A graph that keeps the inputs of every run."""
-
-    def __init__(self, graph: Graph, log: list[Trace]) -> None:
-        self.spec, self.inputs, self.outputs = graph.spec, graph.inputs, graph.outputs
-        self._graph, self._log = graph, log
-
-    @property
-    def parts(self) -> tuple[Graph, ...]:
-        return self._graph.parts
-
-    @property
-    def seconds(self) -> float:
-        return self._graph.seconds
-
-    def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
-        kept = {name: np.array(value) for name, value in feeds.items()}
-        self._log.append(Trace(spec=self.spec, feeds=kept))
-        return self._graph.run(feeds)
-
-    def nodes_per_provider(self) -> dict[str, int]:
-        return self._graph.nodes_per_provider()
-
-
 def trace(bundle: Bundle, conversations: Sequence[Sequence[Message]]) -> list[Trace]:
     """One trace per graph and conversation (vision: per picture), in the order they ran.
 
@@ -70,31 +45,38 @@ def trace(bundle: Bundle, conversations: Sequence[Sequence[Message]]) -> list[Tr
     """
     log: list[Trace] = []
     sessions = TargetSessions.load(bundle, place(bundle, _INTEGERS))
-    watched: Any = replace(
+    watched = replace(
         sessions,
-        vision=_Recorded(sessions.vision, log),
-        head=_Recorded(sessions.head, log),
-        decoders=tuple(_Recorded(graph, log) for graph in sessions.decoders),
+        vision=_recorded(sessions.vision, log),
+        head=_recorded(sessions.head, log),
+        decoders=tuple(_recorded(graph, log) for graph in sessions.decoders),
     )
     processor = load_processor(bundle)
     embedding, encoder = load_embedding(bundle, sessions), ImageEncoder(watched.vision)
     for messages in conversations:
         inputs = processor(messages)
-        rows = np.asarray(embedding[inputs.input_ids])
         features = encoder(inputs.pixel_values).features
-        if features:
-            rows[inputs.input_ids == processor.tokenizer.image_id] = np.concatenate(features)
+        rows = embed(embedding, inputs.input_ids, processor.tokenizer.image_id, features)
         _feed(Decoder(bundle, watched), rows, sorted(d.spec.width for d in sessions.decoders))
     for size in bundle.image_sizes[1:]:
         _see(bundle.at_size(size), conversations, log)
     return log
 
 
+def _recorded(graph: Graph, log: list[Trace]) -> Tapped:
+    """The graph, with the inputs of every run kept."""
+
+    def see(feeds: Mapping[str, np.ndarray], outputs: Arrays) -> None:
+        kept = {name: np.array(value) for name, value in feeds.items()}
+        log.append(Trace(spec=graph.spec, feeds=kept))
+
+    return Tapped(graph, see)
+
+
 def _see(bundle: Bundle, conversations: Sequence[Sequence[Message]], log: list[Trace]) -> None:
     """The pictures once more, in the size of this bundle."""
     sessions = TargetSessions.load(bundle, place(bundle, _INTEGERS))
-    processor, watched = load_processor(bundle), cast(Any, _Recorded(sessions.vision, log))
-    encoder = ImageEncoder(watched)
+    processor, encoder = load_processor(bundle), ImageEncoder(_recorded(sessions.vision, log))
     for messages in conversations:
         encoder(processor(messages).pixel_values)
 

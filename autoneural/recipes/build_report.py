@@ -29,7 +29,7 @@ def results(built: Built, command: str) -> dict[str, Any]:
     return {
         "model": built.bundle.name,
         "chip": built.target.removeprefix("htp/"),
-        "commit": _commit(),
+        "commit": commit(),
         "command": command,
         "calibration": built.calibration,
         "context": built.bundle.context,
@@ -44,7 +44,7 @@ def results(built: Built, command: str) -> dict[str, Any]:
 
 
 def save_results(path: Path, found: dict[str, Any]) -> None:
-    """Write `results` to a JSON file."""
+    """Write results to a JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(found, indent=1) + "\n")
 
@@ -85,7 +85,7 @@ def _binaries(built: Built) -> list[str]:
     return names if built.target == "cpu" else [n for n in names if n.endswith(".bin")]
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """That of the clone this runs in; None where only the package is installed."""
     git = shutil.which("git")
     if git is None:

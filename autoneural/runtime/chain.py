@@ -8,7 +8,7 @@ chain is the whole graph. That its parts fit together is checked when a bundle i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -80,3 +80,34 @@ class GraphChain:
         for part in self._parts:
             counts.update(part.nodes_per_provider())
         return dict(counts)
+
+
+class Tapped:
+    """A graph whose runs are seen: `see(feeds, outputs)` after each.
+
+    The feeds change in place before the next run: copy what is to be kept.
+    """
+
+    def __init__(self, inner: Graph, see: Callable[[Mapping[str, np.ndarray], Arrays], None]):
+        self.spec, self.inputs, self.outputs = inner.spec, inner.inputs, inner.outputs
+        self.inner, self._see = inner, see
+
+    @property
+    def parts(self) -> tuple[Graph, ...]:
+        """Those of the graph."""
+        return self.inner.parts
+
+    @property
+    def seconds(self) -> float:
+        """How long the graph has run so far."""
+        return self.inner.seconds
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        """All outputs by name."""
+        outputs = self.inner.run(feeds)
+        self._see(feeds, outputs)
+        return outputs
+
+    def nodes_per_provider(self) -> dict[str, int]:
+        """How many nodes each execution provider took."""
+        return self.inner.nodes_per_provider()

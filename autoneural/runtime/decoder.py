@@ -34,7 +34,8 @@ class Decoder:
         self.context = min(session.spec.context for session in sessions.decoders)
         text, mask_value = bundle.model.text, sessions.target.mask_value
         self._inputs = {
-            graph.spec.width: StepInputs(graph, text, mask_value) for graph in sessions.decoders
+            graph.spec.width: StepInputs(graph.spec, text, mask_value)
+            for graph in sessions.decoders
         }
         self.reset()
 

@@ -23,7 +23,7 @@ from autoneural.runtime.decoder import Decoder
 from autoneural.runtime.devices import place
 from autoneural.runtime.drafting import DRAFTERS, Speculate
 from autoneural.runtime.generation import Generation, Prompt, Timings
-from autoneural.runtime.images import EncodedImages, ImageEncoder
+from autoneural.runtime.images import EncodedImages, ImageEncoder, embed
 from autoneural.runtime.prompt import load_processor
 from autoneural.runtime.qnn import PROVIDER
 from autoneural.runtime.sampling import Sampling
@@ -221,10 +221,7 @@ class Engine:
 
     def _rows(self, ids: np.ndarray, images: EncodedImages) -> np.ndarray:
         """[T, H] in the encoding of `inputs_embeds`, image features in the places of images."""
-        rows = np.asarray(self._embedding[ids])
-        if images.features:
-            rows[ids == self.tokenizer.image_id] = np.concatenate(images.features)
-        return rows
+        return embed(self._embedding, ids, self.tokenizer.image_id, images.features)
 
     def _keys(self, ids: np.ndarray, images: EncodedImages, tenant: bytes) -> list[Hashable]:
         """What stands at each position: a token id, or the hash of the picture it belongs to.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,3 +70,13 @@ class ImageEncoder:
         while len(self._cache) > self._capacity:
             self._cache.popitem(last=False)
         return features
+
+
+def embed(
+    table: np.ndarray, ids: np.ndarray, image_id: int, features: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Rows [T, H] of tokens, the features of pictures in the places of theirs."""
+    rows = np.asarray(table[ids])
+    if features:
+        rows[ids == image_id] = np.concatenate(features)
+    return rows

@@ -12,23 +12,25 @@ from __future__ import annotations
 import numpy as np
 
 from autoneural.config import TextConfig
-from autoneural.runtime.chain import Arrays, Graph
+from autoneural.manifest import GraphSpec
+from autoneural.runtime.chain import Arrays
 from autoneural.runtime.session import encode
 
 
 class StepInputs:
-    """Of one graph. `mask_value` is what a mask adds where it is closed."""
+    """Of one graph, seen as a whole. `mask_value` is what a mask adds where it is closed."""
 
-    def __init__(self, graph: Graph, text: TextConfig, mask_value: float) -> None:
-        width, context = graph.spec.width, graph.spec.context
-        spec = graph.inputs["inputs_embeds"]
+    def __init__(self, graph: GraphSpec, text: TextConfig, mask_value: float) -> None:
+        width, context = graph.width, graph.context
+        inputs = {tensor.name: tensor for tensor in graph.inputs}
+        spec = inputs["inputs_embeds"]
         self._padding = spec.zero_point
         self._width = width
         # Padded rows may lie beyond the context; what they compute is thrown away.
         places = np.minimum(np.arange(context + width), context - 1)
         tables = zip(("cos", "sin"), rope_tables(text, context), strict=True)
-        self._tables = {name: encode(table, graph.inputs[name])[places] for name, table in tables}
-        open_and_closed = encode(np.array([0.0, mask_value], np.float32), graph.inputs["mask"])
+        self._tables = {name: encode(table, inputs[name])[places] for name, table in tables}
+        open_and_closed = encode(np.array([0.0, mask_value], np.float32), inputs["mask"])
         self._open, self._closed = open_and_closed
         mask = np.full((1, 1, width, context + width), self._closed)
         mask[0, 0, :, context:][np.tri(width, dtype=bool)] = self._open

@@ -18,7 +18,7 @@ def sessions(tiny_bundle: Bundle) -> TargetSessions:
 
 
 def inputs(bundle: Bundle, sessions: TargetSessions, width: int) -> StepInputs:
-    return StepInputs(sessions.decoder_for(width), bundle.model.text, -1e4)
+    return StepInputs(sessions.decoder_for(width).spec, bundle.model.text, -1e4)
 
 
 def rows(count: int) -> np.ndarray:
