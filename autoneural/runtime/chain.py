@@ -40,6 +40,10 @@ class Graph(Protocol):
         """All outputs by name."""
         ...
 
+    def release(self) -> None:
+        """Let go of the arrays of earlier runs."""
+        ...
+
     def nodes_per_provider(self) -> dict[str, int]:
         """How many nodes each execution provider took."""
         ...
@@ -73,6 +77,11 @@ class GraphChain:
         for part in self._parts:
             values |= part.run({name: values[name] for name in part.inputs})
         return {name: values[name] for name in self.outputs}
+
+    def release(self) -> None:
+        """Let go of the arrays of earlier runs."""
+        for part in self._parts:
+            part.release()
 
     def nodes_per_provider(self) -> dict[str, int]:
         """How many nodes each execution provider took, over all parts."""
