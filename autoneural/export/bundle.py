@@ -117,6 +117,8 @@ def build_bundle(
             f"context {options.context}, widths {widths}: "
             f"need 0 < width <= context <= {limit}, the model's positions"
         )
+    if options.past_block < 0:
+        raise UserError(f"past_block {options.past_block}: not a number of rows, nor 0 for static")
     with replace_folder(out, Finished.stage_of(keep)) as stage:
         manifest, finished = _manifest(source, options), Finished(keep, stage)
         for target in targets:
