@@ -43,9 +43,13 @@ class AnyPast(ir.passes.InPlacePass):
 
 
 def _leave_open(graph: ir.Graph, node: ir.Node, sizes: set[int]) -> None:
-    """Forget shapes that hold one of the sizes; a Reshape to such a last size infers it instead."""
+    """Forget shapes that hold one of the sizes; a Reshape to such a last size infers it instead.
+
+    A width that happens to be equal is treated alike, which changes nothing; what a graph returns
+    never grows and must say its shape.
+    """
     for value in node.outputs:
-        if value.shape is None or not sizes & set(value.shape.numpy()):
+        if value.shape is None or value.is_graph_output() or not sizes & set(value.shape.numpy()):
             continue
         shape, value.shape = value.shape.numpy(), None
         if node.op_type == "Reshape" and shape[-1] in sizes:
