@@ -6,6 +6,8 @@ verify,   mask [1,1,T,C+T]       past_conv [1,H,L-1]     -> conv_window [1,H,L-1
 decode    past key, value [1,kv,C,d]                     -> present key, value [1,kv,T,d]
 head      hidden_states [1,1,H]                          -> logits [1,1,V]
 
+Shapes are those of the longest past: where a graph has a `past_block`, C is a size that grows.
+
 A graph may come in parts. Part k returns `hidden.<layer>` [1,T,H], the residual stream after that
 layer, and part k+1 takes it; every other tensor of the whole is an input of the parts that read it
 or the output of one part.
@@ -19,7 +21,7 @@ from dataclasses import replace
 
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
-from autoneural.manifest import GraphSpec, LayerState, TensorSpec
+from autoneural.manifest import DECODERS, GraphSpec, LayerState, TensorSpec
 
 HIDDEN = "hidden."
 
@@ -31,8 +33,14 @@ def check_graphs(
 ) -> None:
     """UserError naming the first graph, whole or in parts, that does not fit the model."""
     keyed: defaultdict[tuple[str, int, int, int], list[GraphSpec]] = defaultdict(list)
+    blocks: dict[int, str] = {}
     for graph in graphs:
+        if graph.role in DECODERS:
+            blocks.setdefault(graph.past_block, graph.file)
         keyed[graph.role, graph.width, graph.context, graph.image_size].append(graph)
+    if len(blocks) > 1:
+        found = ", ".join(f"{block} in {file}" for block, file in blocks.items())
+        raise UserError(f"past_block: {found}; the decoders of a target share their past")
     for parts in keyed.values():
         check_graph(_joined(sorted(parts, key=lambda graph: graph.part)), model, state)
 
@@ -55,6 +63,12 @@ def state_names(layer: LayerState) -> list[tuple[str, str]]:
     if layer.kind == "conv":
         return [(layer.past, layer.present)]
     return [(f"{layer.past}.{part}", f"{layer.present}.{part}") for part in ("key", "value")]
+
+
+def growing_axes(state: Iterable[LayerState]) -> Mapping[str, int]:
+    """Inputs of a decoder with a `past_block` that grow with the past, and along which axis."""
+    layers = [layer for layer in state if layer.kind == "attention"]
+    return {"mask": 3, **{past: 2 for layer in layers for past, _ in state_names(layer)}}
 
 
 def _joined(parts: Sequence[GraphSpec]) -> GraphSpec:
@@ -109,6 +123,10 @@ def _decoder(
     text, new, context = model.text, graph.width, graph.context
     if not 0 < new <= context:
         raise UserError(f"{graph.file}: width {new} is not between 1 and the context, {context}")
+    if graph.past_block > context:
+        raise UserError(
+            f"{graph.file}: past_block {graph.past_block} exceeds the context, {context}"
+        )
     inputs: dict[str, tuple[int, ...]] = {
         "inputs_embeds": (1, new, text.hidden_size),
         "cos": (1, 1, new, text.head_dim),

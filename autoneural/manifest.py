@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 from autoneural.config import Resize
 from autoneural.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: graphs may have a `past_block`
 MANIFEST = "manifest.json"
 
 Role = Literal["vision", "prefill", "verify", "decode", "head"]
@@ -41,7 +41,11 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphSpec:
-    """One static graph. Its key is (role, part, width, context, image_size); batch is 1."""
+    """One graph. Its key is (role, part, width, context, image_size); batch is 1.
+
+    `past_block`: a decoder's past, and with it the mask, comes in multiples of so many rows; shapes
+    are those of the longest, `context`. 0: every shape is static.
+    """
 
     role: Role
     part: int
@@ -51,6 +55,14 @@ class GraphSpec:
     file: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    past_block: int = 0
+
+    def past_rows(self, position: int) -> int:
+        """How many rows of keys and values a step behind `position` committed tokens is given."""
+        if not self.past_block:
+            return self.context
+        blocks = max(1, -(-position // self.past_block))
+        return min(blocks * self.past_block, self.context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +214,7 @@ def _parse_graph(data: Fields) -> GraphSpec:
         file=data.get("file", str),
         inputs=tuple(_parse_tensor(item) for item in data.objects("inputs")),
         outputs=tuple(_parse_tensor(item) for item in data.objects("outputs")),
+        past_block=data.natural("past_block") if "past_block" in data.data else 0,
     )
 
 

@@ -89,8 +89,8 @@ def test_unlisted_file(folder: Path) -> None:
 
 
 def test_newer_format(folder: Path) -> None:
-    edit(folder, lambda m: m.update(format_version=2))
-    assert "format 2 is newer than 1" in refusal(folder)
+    edit(folder, lambda m: m.update(format_version=3))
+    assert "format 3 is newer than 2" in refusal(folder)
     assert "upgrade" in refusal(folder)
 
 
@@ -145,6 +145,17 @@ def _decoder(manifest: dict) -> dict:
     return next(graph for graph in graphs if graph["role"] == "decode")
 
 
+def _set_past_blocks(manifest: dict, rows: int) -> None:
+    for graph in manifest["targets"]["float"]["graphs"]:
+        graph["past_block"] = rows if graph["context"] else 0
+
+
+def test_an_older_format_is_read_as_static(folder: Path) -> None:
+    edit(folder, lambda m: m.update(format_version=1))
+    graphs = Bundle.load(folder).target("float").graphs
+    assert {graph.past_block for graph in graphs} == {0}
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -157,6 +168,9 @@ def _decoder(manifest: dict) -> dict:
         (lambda m: _decoder(m)["outputs"].pop(), "output present.3.value is missing"),
         (lambda m: _decoder(m).update(width=0), "width 0 is not between 1 and the context"),
         (lambda m: m["state"].pop(), "is unknown"),
+        (lambda m: _set_past_blocks(m, 129), "past_block 129 exceeds the context, 128"),
+        (lambda m: _set_past_blocks(m, -1), "past_block: -1 is negative"),
+        (lambda m: _decoder(m).update(past_block=16), "the decoders of a target share their past"),
     ],
 )
 def test_a_graph_must_fit_the_model(

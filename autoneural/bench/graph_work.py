@@ -6,7 +6,7 @@
     bytes   of weights, inputs and outputs: what must move at least; MACs per byte say which roof
             a graph stands under
 
-Inputs are zeros: the kernels ask for shapes, not for values.
+Inputs are zeros: the kernels ask for shapes, not for values. A past that grows is a whole context.
 """
 
 from __future__ import annotations

@@ -312,7 +312,7 @@ def _decode_row(
 def bytes_per_token(graphs: Sequence[GraphWork], depth: int) -> int:
     """What a decoding step must read: its weights, the head's, and the state up to `depth`.
 
-    State that the graph reads beyond it, because its shapes are static, is not needed.
+    State that a graph reads beyond it, to the end of a block or of a static past, is not needed.
     """
     steps = [graph for graph in graphs if graph.role == "decode"]
     weights = sum(graph.weight_bytes for graph in graphs if graph.role in ("decode", "head"))

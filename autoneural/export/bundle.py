@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from autoneural import __version__
 from autoneural.bundle import Bundle, refuse_foreign, write_bundle
+from autoneural.bundle_graphs import growing_axes
 from autoneural.checkpoint import TOKENIZER_FILES, weights_hash
 from autoneural.compress.quantize import load_quantized
 from autoneural.errors import UserError
@@ -39,9 +40,11 @@ from autoneural.export.parity import (
     sample_inputs,
     worst,
 )
+from autoneural.export.passes.any_past import AnyPast
 from autoneural.export.qdq import Quantization, pack_graph, quantize_graph
 from autoneural.export.source import Source, at_sizes, load_source
 from autoneural.files import refuse_current, replace_folder
+from autoneural.manifest import DECODERS, LayerState
 from autoneural.model.language_model import MASK_VALUE
 from autoneural.model.state import DecoderState
 from autoneural.model.vlm import VLM
@@ -59,8 +62,10 @@ class ExportOptions:
     `accuracy_level` of MatMulNBits: 1 keeps fp32 activations, 4 lets the kernel round them to int8
     in its own way; 0 is 4 for weights of 8 bits, which have no other kernel, and 1 for those of 4.
     `dynamic`: target `cpu` in int8, activations ranged at run time as ONNX
-    defines it (`passes/dynamic_quantize.py`). `verify` runs each graph once against PyTorch and
-    reports the SQNR.
+    defines it (`passes/dynamic_quantize.py`).
+    `past_block`: the past of `cpu` decoders grows in blocks of so many rows (`GraphSpec`); where it
+    is 0, or no less than the context, it is static, as in other targets. `verify` runs each graph
+    once against PyTorch and reports the SQNR.
     """
 
     context: int = 1024
@@ -69,6 +74,7 @@ class ExportOptions:
     image_sizes: tuple[int, ...] = ()
     accuracy_level: int = 0
     dynamic: bool = False
+    past_block: int = 256
     verify: bool = True
 
     @classmethod
@@ -111,6 +117,8 @@ def build_bundle(
             f"context {options.context}, widths {widths}: "
             f"need 0 < width <= context <= {limit}, the model's positions"
         )
+    if options.past_block < 0:
+        raise UserError(f"past_block {options.past_block}: not a number of rows, nor 0 for static")
     with replace_folder(out, Finished.stage_of(keep)) as stage:
         manifest, finished = _manifest(source, options), Finished(keep, stage)
         for target in targets:
@@ -145,11 +153,15 @@ def _export_target(
         entry = finished.entry(f"{stem}.onnx")
         if entry is None:
             path = stage / f"{stem}.onnx"
+            block = _past_block(key, target, options)
             encodings, tensors = _export_one(path, key, target, source, options, weights)
             entry = {**vars(key), "file": f"{stem}.onnx", **tensors}
+            entry |= {"past_block": block} if block else {}
             line = f"{stem}: {path.stat().st_size / 1024:.0f} KiB"
             if options.verify:
-                line += f", {_describe(_verify(path, key, reference, encodings))}"
+                # At another length than was traced, where any will do.
+                tried = replace(key, context=block) if block else key
+                line += f", {_describe(_verify(path, tried, reference, encodings))}"
             finished.add(f"{stem}.onnx", entry, weights)
             progress(line)
         else:
@@ -194,12 +206,21 @@ def _export_one(
         else:
             integers = source.quantization.weights
             pack_graph(model, integers, options.accuracy_level, dynamic=options.dynamic)
-    save_model(model, path, weights)
     tensors = {
         "inputs": [_tensor(value, encodings) for value in model.graph.inputs],
         "outputs": [_tensor(value, encodings) for value in model.graph.outputs],
     }
+    if _past_block(key, target, options):
+        layers = [LayerState(**entry) for entry in _state(source.model)]
+        AnyPast(growing_axes(layers))(model)
+    save_model(model, path, weights)
     return encodings, tensors
+
+
+def _past_block(key: GraphKey, target: str, options: ExportOptions) -> int:
+    """Rows by which the past of a graph grows, 0 where it is static."""
+    grows = target == "cpu" and key.role in DECODERS and options.past_block < options.context
+    return options.past_block if grows else 0
 
 
 def _tensor(value: ir.Value, encodings: Mapping[str, Encoding]) -> dict[str, Any]:

@@ -7,7 +7,8 @@
     decode    past_key_values.i.key, .value [1,kv,C,d]            present.i.key, .value [1,kv,T,d]
     head      hidden_states [1,1,H]                               logits [1,1,V]
 
-T is the width (1 for decode), C the context. Batch is 1. There is one path for every key.
+T is the width (1 for decode), C the context. Batch is 1. There is one path for every key; the past
+of `cpu` decoders is made to grow afterwards (`passes/any_past.py`).
 """
 
 from __future__ import annotations

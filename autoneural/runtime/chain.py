@@ -40,6 +40,10 @@ class Graph(Protocol):
         """All outputs by name."""
         ...
 
+    def release(self) -> None:
+        """Let go of the arrays of earlier runs."""
+        ...
+
     def nodes_per_provider(self) -> dict[str, int]:
         """How many nodes each execution provider took."""
         ...
@@ -74,6 +78,11 @@ class GraphChain:
             values |= part.run({name: values[name] for name in part.inputs})
         return {name: values[name] for name in self.outputs}
 
+    def release(self) -> None:
+        """Let go of the arrays of earlier runs."""
+        for part in self._parts:
+            part.release()
+
     def nodes_per_provider(self) -> dict[str, int]:
         """How many nodes each execution provider took, over all parts."""
         counts: Counter[str] = Counter()
@@ -107,6 +116,10 @@ class Tapped:
         outputs = self.inner.run(feeds)
         self._see(feeds, outputs)
         return outputs
+
+    def release(self) -> None:
+        """Let go of the arrays of earlier runs."""
+        self.inner.release()
 
     def nodes_per_provider(self) -> dict[str, int]:
         """How many nodes each execution provider took."""

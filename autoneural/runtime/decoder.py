@@ -47,6 +47,7 @@ class Decoder:
     def reset(self) -> None:
         """Forget everything."""
         self._state = DecoderState(self._layers, self._sessions.decoders[0])
+        self._past_rows = 0
 
     def rewind(self, keys: Sequence[Hashable]) -> int:
         """Keep what is shared with `keys`; returns how many of them are already committed."""
@@ -107,4 +108,9 @@ class Decoder:
         return decode(head.run({"hidden_states": hidden})["logits"], head.outputs["logits"])[0, 0]
 
     def _feeds(self, graph: Graph, rows: np.ndarray) -> Arrays:
+        past_rows = graph.spec.past_rows(self.position)
+        if past_rows != self._past_rows:  # graphs of other widths would hold on to the old arrays
+            for other in self._sessions.decoders:
+                other.release()
+            self._past_rows = past_rows
         return {**self._inputs[graph.spec.width].fill(rows, self.position), **self._state.feeds()}

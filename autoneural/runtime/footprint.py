@@ -13,7 +13,9 @@ from autoneural.onnx_external import external_locations
 def footprint(bundle: Bundle, target: str, vision: str | None = None) -> int:
     """Bytes of the target's weights, its embedding table, and the state of one whole context.
 
-    `vision` is the target of the encoder, where it is another.
+    `vision` is the target of the encoder, where it is another. A past that grows counts as
+    what it may come to.
+
     Weight files count once per graph that refers to them: every session packs its own copy. Not
     counted is what depends on machine and use: activations, kept features of pictures, and ONNX
     Runtime itself. Raises UserError where the bundle has no such target.

@@ -9,13 +9,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
 import onnxruntime as ort
 
 from autoneural.bundle import Bundle
-from autoneural.bundle_graphs import state_names
+from autoneural.bundle_graphs import growing_axes, state_names
 from autoneural.errors import UserError
 from autoneural.manifest import (
     DECODERS,
@@ -106,9 +107,18 @@ class Backend:
 
 
 class GraphSession:
-    """One static graph, ready to run; `inputs` and `outputs` are its tensors by name."""
+    """One graph, ready to run; `inputs` and `outputs` are its tensors by name.
 
-    def __init__(self, path: Path, spec: GraphSpec, backend: Backend) -> None:
+    `growing`: inputs and the axis along which they may be shorter than the manifest says.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spec: GraphSpec,
+        backend: Backend,
+        growing: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self.spec = spec
         self.inputs = {tensor.name: tensor for tensor in spec.inputs}
         self.outputs = {tensor.name: tensor for tensor in spec.outputs}
@@ -121,7 +131,7 @@ class GraphSession:
             reason = str(error).split("\n", 1)[0]
             where = f" for {backend.placement.label}" if backend.placement.device != "cpu" else ""
             raise UserError(f"{path}: ONNX Runtime cannot load it{where} ({reason})") from error
-        self._check_tensors(path)
+        self._check_tensors(path, growing)
         self._bound: Arrays = {}
         self._binding = self._session.io_binding() if backend.binds else None
         if self._binding is not None:
@@ -167,6 +177,12 @@ class GraphSession:
                 binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
                 self._bound[name] = array
 
+    def release(self) -> None:
+        """Let go of the arrays of earlier runs."""
+        if self._binding is not None:
+            self._binding.clear_binding_inputs()
+        self._bound.clear()
+
     def nodes_per_provider(self) -> dict[str, int]:
         """How many nodes of the optimised graph each execution provider took."""
         counts: Counter[str] = Counter()
@@ -174,20 +190,30 @@ class GraphSession:
             counts[part.ep_name] += len(part.get_nodes())
         return dict(counts)
 
-    def _check_tensors(self, path: Path) -> None:
+    def _check_tensors(self, path: Path, growing: Mapping[str, int]) -> None:
         """The manifest speaks of this graph: the same names, types and shapes."""
         for promised, found in (
             (self.inputs, self._session.get_inputs()),
             (self.outputs, self._session.get_outputs()),
         ):
-            graph = {t.name: (_DTYPES.get(t.type, t.type), tuple(t.shape)) for t in found}
-            manifest = {name: (spec.dtype, spec.shape) for name, spec in promised.items()}
+            graph = {t.name: (_DTYPES.get(t.type, t.type), _sizes(t.shape)) for t in found}
+            manifest = {
+                name: (spec.dtype, _sizes(spec.shape, growing.get(name)))
+                for name, spec in promised.items()
+            }
             for name in sorted(graph.keys() | manifest.keys()):
                 if graph.get(name) != manifest.get(name):
                     raise UserError(
                         f"{path}: manifest and graph disagree on {name!r}: "
                         f"{manifest.get(name)} and {graph.get(name)}"
                     )
+
+
+def _sizes(shape: Sequence[int | str | None], growing: int | None = None) -> tuple[int | str, ...]:
+    """A shape, with `any` for the sizes that a graph leaves open and for the axis that grows."""
+    return tuple(
+        n if isinstance(n, int) and axis != growing else "any" for axis, n in enumerate(shape)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,7 +328,11 @@ def _graphs_in_parts(
 
 
 def _open_graph(bundle: Bundle, parts: Sequence[GraphSpec], backend: Backend) -> Graph:
-    sessions = [GraphSession(bundle.path(part.file), part, backend) for part in parts]
+    axes = growing_axes(bundle.state)
+    sessions = [
+        GraphSession(bundle.path(part.file), part, backend, axes if part.past_block else {})
+        for part in parts
+    ]
     return sessions[0] if len(sessions) == 1 else GraphChain(sessions)
 
 

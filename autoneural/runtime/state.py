@@ -12,17 +12,21 @@ and the host keeps the first n of the S rows (n < S: a padded chunk, or rejected
 
 Key/value rows stay where they are; convolution columns are small and copied. So a mark (position +
 convolution columns) is all it takes to go back there later and reuse a common prefix.
+
+Graphs with a `past_block` take no more rows than the position needs, in whole blocks: the arrays
+are copied where a block begins, forth and back. How many there are depends on the position alone,
+because over another number of columns kernels add in another order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from autoneural.bundle_graphs import state_names
-from autoneural.manifest import LayerState
+from autoneural.manifest import LayerState, TensorSpec
 from autoneural.runtime.chain import Arrays, Graph
 
 
@@ -52,13 +56,10 @@ class DecoderState:
             for kind in ("conv", "attention")
         }
         self._conv_names, self._kv_names = names["conv"], names["attention"]
-        zeros = {
-            past: np.full(spec.shape, spec.zero_point, spec.dtype)
-            for past, _ in self._conv_names + self._kv_names
-            for spec in (graph.inputs[past],)
-        }
-        self._rows = {past: zeros[past] for past, _ in self._kv_names}
-        self._marks = [Mark(0, {past: zeros[past] for past, _ in self._conv_names})]
+        self._graph = graph
+        length = graph.spec.past_rows(0)
+        self._rows = {past: self._empty_rows(past, length) for past, _ in self._kv_names}
+        self._marks = [Mark(0, {past: _empty(graph.inputs[past]) for past, _ in self._conv_names})]
         self._now = self._marks[0]
         self._keys: list[Hashable] = []
 
@@ -78,6 +79,7 @@ class DecoderState:
 
     def feeds(self) -> Arrays:
         """The state inputs of a decoder graph. Rows at and beyond `position` are to be masked."""
+        self._fit(self.position)
         return {**self._now.conv, **self._rows}
 
     def commit(self, outputs: Arrays, keys: Sequence[Hashable]) -> None:
@@ -87,6 +89,7 @@ class DecoderState:
         for past, present in self._conv_names:
             width = self._now.conv[past].shape[2]
             conv[past] = np.ascontiguousarray(outputs[present][:, :, n : n + width])
+        self._fit(start + n)
         for past, present in self._kv_names:
             self._rows[past][:, :, start : start + n] = outputs[present][:, :, :n]
         self._keys[start:] = keys
@@ -103,6 +106,7 @@ class DecoderState:
     def adopt(self, fork: Fork) -> None:
         """Go to the end of a fork; what was committed before it parted must still be there."""
         start = fork.end.position - len(fork.keys)
+        self._fit(fork.end.position)
         for past, rows in fork.rows.items():
             self._rows[past][:, :, start : fork.end.position] = rows
         self._keys[start:] = fork.keys
@@ -127,3 +131,22 @@ class DecoderState:
         self._now = max((m for m in known if m.position <= common), key=lambda m: m.position)
         self._marks = [m for m in self._marks if m.position <= common]
         return self._now.position
+
+    def _fit(self, position: int) -> None:
+        """Keys and values of the length that belongs to a position, with what is committed."""
+        length = self._graph.spec.past_rows(position)
+        kept = min(length, self.position)
+        for past, rows in self._rows.items():
+            if rows.shape[2] != length:
+                fitted = self._empty_rows(past, length)
+                fitted[:, :, :kept] = rows[:, :, :kept]
+                self._rows[past] = fitted
+
+    def _empty_rows(self, past: str, length: int) -> np.ndarray:
+        spec = self._graph.inputs[past]
+        batch, heads, _, width = spec.shape
+        return _empty(replace(spec, shape=(batch, heads, length, width)))
+
+
+def _empty(spec: TensorSpec) -> np.ndarray:
+    return np.full(spec.shape, spec.zero_point, spec.dtype)

@@ -1,10 +1,11 @@
 """What a decoder graph takes besides the state, kept from step to step and changed in place.
 
     inputs_embeds [1, S, H]   the rows, padded        cos, sin [1, 1, S, d]   at their places
-    mask [1, 1, S, C+S]       open: the committed past and, among the new rows, the earlier ones
+    mask [1, 1, S, P+S]       open: the committed past and, among the new rows, the earlier ones
                               and itself; padded rows come last, so no real row sees them
 
-The arrays stay the same ones, so that a session binds them once.
+P is the context, or as many blocks of a growing past as the position needs. The arrays stay the
+same ones, so that a session binds them once; only a mask of another length is a new one.
 """
 
 from __future__ import annotations
@@ -32,14 +33,12 @@ class StepInputs:
         self._tables = {name: encode(table, inputs[name])[places] for name, table in tables}
         open_and_closed = encode(np.array([0.0, mask_value], np.float32), inputs["mask"])
         self._open, self._closed = open_and_closed
-        mask = np.full((1, 1, width, context + width), self._closed)
-        mask[0, 0, :, context:][np.tri(width, dtype=bool)] = self._open
-        self._context = context
+        self._past_rows = graph.past_rows
         self._past: int | None = 0
         self._arrays: Arrays = {
             "inputs_embeds": np.full(spec.shape, spec.zero_point, spec.dtype),
             **{name: table[None, None, :width].copy() for name, table in self._tables.items()},
-            "mask": mask,
+            "mask": self._new_mask(self._past_rows(0)),
         }
 
     def fill(self, rows: np.ndarray, position: int) -> Arrays:
@@ -54,12 +53,21 @@ class StepInputs:
 
     def _show(self, position: int) -> None:
         """Open the mask for so much of the past; what was open already is left alone."""
-        mask, past = self._arrays["mask"], self._past
+        length, past = self._past_rows(position), self._past
         self._past = None  # an interrupt below leaves it unknown
-        first, last = (0, self._context) if past is None else (past, past)
+        if self._arrays["mask"].shape[3] != length + self._width:
+            self._arrays["mask"], past = self._new_mask(length), 0
+        mask = self._arrays["mask"]
+        first, last = (0, length) if past is None else (past, past)
         mask[..., first:position] = self._open
         mask[..., position:last] = self._closed
         self._past = position
+
+    def _new_mask(self, length: int) -> np.ndarray:
+        """With all of the past closed."""
+        mask = np.full((1, 1, self._width, length + self._width), self._closed)
+        mask[0, 0, :, length:][np.tri(self._width, dtype=bool)] = self._open
+        return mask
 
 
 def rope_tables(text: TextConfig, positions: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from autoneural.compress.quantize import frozen_tensors
 from autoneural.errors import UserError
 from autoneural.export.bundle import ExportOptions, build_bundle
 from autoneural.export.finished import Finished
+from autoneural.export.graphs import GraphKey, build_graph
+from autoneural.export.parity import compare_float, run_float, run_torch, sample_inputs, worst
 from tests.export.conftest import CONFIG, CONTEXT, WIDTH, Quantised
 
 
@@ -143,6 +146,7 @@ def test_a_float_checkpoint_makes_float_graphs_only(
         (("qdq",), {"context": 128}, "<= 64, the model's positions"),
         (("qdq",), {"prefill_width": 32}, "need 0 < width <= context"),
         (("qdq",), {"verify_width": 0}, "need 0 < width <= context"),
+        (("cpu",), {"past_block": -1}, "past_block -1: not a number of rows, nor 0"),
     ],
 )
 def test_bad_requests_are_one_line(
@@ -155,6 +159,34 @@ def test_bad_requests_are_one_line(
     with pytest.raises(UserError, match=message):
         build(checkpoint, tmp_path / "out", *targets, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_past_of_cpu_decoders_grows_and_no_other(
+    checkpoint: Path, bundle: Bundle, quantised: Quantised, tmp_path: Path
+):
+    """At every length, what PyTorch computes over a past of that length."""
+    grown, _ = build(checkpoint, tmp_path / "out", "cpu", "qdq", "float", past_block=4)
+    static = [g for t in bundle.targets.values() for g in t.graphs]
+    assert not any(graph.past_block for graph in static)
+    files = bundle.manifest["files"]
+    changed = {name for name, entry in grown.manifest["files"].items() if entry != files[name]}
+    assert changed == {f"cpu/{role}.onnx" for role in ("prefill", "verify", "decode")}
+    for graph, before in zip(grown.target("cpu").graphs, bundle.target("cpu").graphs, strict=True):
+        assert graph == replace(before, past_block=4 if graph.context else 0)
+    model = quantised.frozen_model
+    for graph in grown.target("cpu").graphs[1:-1]:
+        for past in (1, 4, 7, 8, CONTEXT, 40):
+            key = GraphKey(role=graph.role, width=graph.width, context=past)
+            traced = build_graph(model, key)
+            inputs = sample_inputs(traced, model.language_model.model.embed_tokens.weight)
+            found = run_float(grown.path(graph.file), inputs)
+            assert worst(compare_float(run_torch(traced, inputs), found)).sqnr_db > 90
+
+
+def test_a_block_as_long_as_the_context_is_static(checkpoint: Path, bundle: Bundle, tmp_path: Path):
+    whole, _ = build(checkpoint, tmp_path / "out", "cpu", past_block=CONTEXT, verify=False)
+    assert whole.targets["cpu"] == bundle.targets["cpu"]
+    assert whole.manifest["files"].items() <= bundle.manifest["files"].items()
 
 
 def test_pictures_of_another_size(checkpoint: Path, bundle: Bundle, tmp_path: Path):

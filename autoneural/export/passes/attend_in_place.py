@@ -1,12 +1,12 @@
 """MatMul(q, Concat(past, new)) -> products with `past` and with `new`: no copy of the cache
 
     scores   q [n, d], keys [C+T, d]      Concat(q past', q new')
-    mix      w [n, C+T], values [C+T, d]  w[:, :C] past + w[:, C:] new
+    mix      w [n, C+T], values [C+T, d]  w[:, :-T] past + w[:, -T:] new
 
 A Concat of the cache, which is as long as the context, writes it anew in every step, and the
 product reads it once more: three times its bytes where one would do. What is joined instead are
-the scores, a row per head. For CPUs; an NPU's compiler places a concatenation without copying, and
-its parts would have ranges of their own.
+the scores, a row per head. No part of it needs to know C. For CPUs; an NPU's compiler places a
+concatenation without copying, and its parts would have ranges of their own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from autoneural.export.passes.initializers import add_initializer
 
 _ROWS = 2  # the axis of [1, heads, C+T, d] that is joined
 _TURNED = [0, 1, 3, 2]
+_END = np.iinfo(np.int64).max
 
 
 class AttendInPlace(ir.passes.InPlacePass):
@@ -75,19 +76,20 @@ def _split_scores(graph: ir.Graph, product: ir.Node, turn: ir.Node, join: ir.Nod
 
 def _split_mix(graph: ir.Graph, product: ir.Node, join: ir.Node) -> None:
     name = _name(product)
-    sizes = np.array([_rows(rows) for rows in join.inputs], np.int64)
-    lengths = add_initializer(graph, f"{name}.lengths", sizes)
-    split = ir.node(
-        "Split",
-        [product.inputs[0], lengths],
-        {"axis": -1},
-        num_outputs=2,
-        name=f"{name}.split",
-    )
-    new = [split]
-    for part, weights, rows in zip(("past", "new"), split.outputs, join.inputs, strict=True):
-        new.append(ir.node("MatMul", [weights, rows], name=f"{name}.{part}"))
-    parts = [node.outputs[0] for node in new[1:]]
+    border = -_rows(join.inputs[1])
+    new: list[ir.Node] = []
+    for part, rows, start, end in (
+        ("past", join.inputs[0], 0, border),
+        ("new", join.inputs[1], border, _END),
+    ):
+        range_ = [("start", start), ("end", end), ("axis", -1)]
+        bounds = [
+            add_initializer(graph, f"{name}.{part}.{what}", np.array([n], np.int64))
+            for what, n in range_
+        ]
+        weights = ir.node("Slice", [product.inputs[0], *bounds], name=f"{name}.{part}.weights")
+        new += [weights, ir.node("MatMul", [weights.outputs[0], rows], name=f"{name}.{part}")]
+    parts = [node.outputs[0] for node in new if node.op_type == "MatMul"]
     new.append(ir.node("Add", parts, name=f"{name}.sum"))
     _replace(graph, product, new)
 
@@ -99,7 +101,7 @@ def _name(node: ir.Node) -> str:
 
 def _rows(value: ir.Value | None) -> int:
     if value is None or value.shape is None:
-        raise ValueError("a cache of unknown shape; run shape inference first")
+        raise ValueError("new rows of unknown shape; run shape inference first")
     return int(value.shape.numpy()[_ROWS])
 
 
