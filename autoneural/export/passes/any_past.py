@@ -36,10 +36,11 @@ class AnyPast(ir.passes.InPlacePass):
         axis = self.axes.get(str(value.name))
         if axis is None or value.shape is None:
             return None
-        dims = list(value.shape.numpy())
-        size, dims[axis] = dims[axis], "past_and_new" if value.name == "mask" else "past"
+        sizes = value.shape.numpy()
+        dims: list[int | str] = list(sizes)
+        dims[axis] = "past_and_new" if value.name == "mask" else "past"
         value.shape = ir.Shape(dims)
-        return size
+        return sizes[axis]
 
 
 def _leave_open(graph: ir.Graph, node: ir.Node, sizes: set[int]) -> None:
