@@ -124,7 +124,9 @@ def step(session: ort.InferenceSession, depth: int, past: int) -> Callable[[], o
     binding, random = session.io_binding(), np.random.default_rng(0)
     for tensor in session.get_inputs():
         sizes = {"past": past, "past_and_new": past + 1}
-        values = random.standard_normal([sizes.get(n, n) for n in tensor.shape]) * 0.1
+        values = (
+            random.standard_normal([sizes.get(str(n)) or int(n or 0) for n in tensor.shape]) * 0.1
+        )
         if tensor.name == "mask":
             values[:] = 0.0
             values[..., depth:-1] = -1e4

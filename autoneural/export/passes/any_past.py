@@ -36,9 +36,9 @@ class AnyPast(ir.passes.InPlacePass):
         axis = self.axes.get(str(value.name))
         if axis is None or value.shape is None:
             return None
-        dims = list(value.shape.numpy())
-        size, dims[axis] = dims[axis], "past_and_new" if value.name == "mask" else "past"
-        value.shape = ir.Shape(dims)
+        dims: list[int | str] = list(value.shape.numpy())
+        dims[axis] = "past_and_new" if value.name == "mask" else "past"
+        size, value.shape = value.shape.numpy()[axis], ir.Shape(dims)
         return size
 
 
