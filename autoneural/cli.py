@@ -267,6 +267,11 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
         action="store_true",
         help="target cpu: linears in int8, activations ranged at run time",
     )
+    add.add_argument(
+        "--fast",
+        action="store_true",
+        help="target cpu: activations of 4-bit linears rounded to bytes, as 8-bit ones have them",
+    )
 
 
 def _add_eval(verbs: argparse._SubParsersAction) -> None:

@@ -57,6 +57,11 @@ def add_build(verbs: argparse._SubParsersAction) -> None:
         "--data", type=Path, metavar="DIR", help="rows to calibrate on (default: example pictures)"
     )
     how.add_argument("--samples", type=positive, default=4, help="conversations (default 4)")
+    add.add_argument(
+        "--fast",
+        action="store_true",
+        help="--chip cpu: activations of 4-bit linears rounded to bytes (see `export`)",
+    )
     add.add_argument("--results", type=Path, metavar="JSON", help="write what it took there")
 
 

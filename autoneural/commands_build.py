@@ -44,6 +44,7 @@ def build(args: argparse.Namespace) -> None:
         context=args.context,
         image_sizes=tuple(args.image_size or ()),
         max_part_mb=args.max_part_mb,
+        fast=args.fast,
     )
     with progress_bar() as tell:
         built = run(

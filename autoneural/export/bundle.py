@@ -50,6 +50,8 @@ from autoneural.model.state import DecoderState
 from autoneural.model.vlm import VLM
 from autoneural.target.numerics import Encoding, quantize_affine
 
+FAST = 4
+"""The `accuracy_level` that rounds activations to bytes, for weights of 4 bits as well."""
 _EMBEDDING = "language_model.model.embed_tokens"
 
 

@@ -30,7 +30,7 @@ from autoneural.compress.rounding import Rounding
 from autoneural.compress.streaming import quantize_streamed
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
-from autoneural.export.bundle import ExportOptions, build_bundle
+from autoneural.export.bundle import FAST, ExportOptions, build_bundle
 from autoneural.export.source import check_sizes
 from autoneural.files import refuse_current, sha256, writable_folder, write_text
 from autoneural.manifest import MANIFEST
@@ -52,7 +52,8 @@ class BuildOptions:
     """`chip` None: the target `cpu`. None elsewhere: the model's own, or what is affordable.
 
     `data`: rows to calibrate on, None for the pictures that come with the package; as many
-    `samples` at each of `image_sizes`, of which () is the model's own.
+    `samples` at each of `image_sizes`, of which () is the model's own. `fast`, for `cpu` alone: see
+    `export.bundle.FAST`.
     """
 
     chip: Chip | None = None
@@ -63,6 +64,7 @@ class BuildOptions:
     context: int | None = None
     image_sizes: tuple[int, ...] = ()
     max_part_mb: int = CompileOptions.max_part_mb
+    fast: bool = False
 
     @property
     def image_size(self) -> int | None:
@@ -163,6 +165,8 @@ def _resolved(source: Path, out: Path, options: BuildOptions) -> BuildOptions:
     """The options with nothing left open; UserError for what cannot be built."""
     refuse_current(out)
     refuse_foreign(out)
+    if options.fast and options.chip is not None:
+        raise UserError(f"--fast is of --chip cpu: {options.chip.name} computes in integers anyway")
     config = load_checkpoint(source).config
     if load_checkpoint(source).encodings is None:
         opened = open_float(source, options.image_size)
@@ -247,6 +251,8 @@ def _exported(
         "target": options.target,
         "context": options.context,
         "image_sizes": options.image_sizes,
+        "fast": options.fast,
+        "past_block": ExportOptions.past_block,
         "out": str(out.resolve()),
     }
     exporting = run / "exporting"
@@ -273,7 +279,12 @@ def export_step(tell: Tell, source: Path, out: Path, options: BuildOptions, keep
     """
     assert options.context is not None
     export = ExportOptions.within(options.context)
-    export = replace(export, image_sizes=options.image_sizes, verify=False)
+    export = replace(
+        export,
+        image_sizes=options.image_sizes,
+        accuracy_level=FAST if options.fast else 0,
+        verify=False,
+    )
     lines, start = iter(range(1, 100)), time.perf_counter()
     earlier, peak = _took(keep)
     total = len(options.image_sizes or (None,)) + 7

@@ -165,7 +165,7 @@ def test_the_past_of_cpu_decoders_grows_and_no_other(
     checkpoint: Path, bundle: Bundle, quantised: Quantised, tmp_path: Path
 ):
     """At every length, what PyTorch computes over a past of that length."""
-    grown, _ = build(checkpoint, tmp_path / "out", "cpu", "qdq", "float", past_block=4)
+    grown, _ = build(checkpoint, tmp_path / "out", "cpu", "float", past_block=4)
     static = [g for t in bundle.targets.values() for g in t.graphs]
     assert not any(graph.past_block for graph in static)
     files = bundle.manifest["files"]

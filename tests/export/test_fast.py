@@ -1,0 +1,63 @@
+"""The CPU target with activations of 4-bit linears rounded to bytes, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+from autoneural.bundle import Bundle
+from autoneural.cli import main
+from autoneural.compress.quantize import load_quantized
+from autoneural.export.graphs import GraphKey, build_graph
+from autoneural.export.parity import compare_float, run_float, run_torch, sample_inputs, worst
+from tests.conftest import TinyCheckpoint
+from tests.runtime.conftest import quantise
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quantise(tiny_checkpoint, tmp_path_factory.mktemp("fast") / "tiny")
+
+
+def test_linears_round_their_activations_and_stay_near_the_float_ones(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = checkpoint.parent / "bundle"
+    command = ["export", str(checkpoint), "-o", str(out), "--targets", "cpu", "--context", "64"]
+    assert main([*command, "--fast"]) == 0
+    bundle = Bundle.load(out)
+    assert bundle.manifest["recipe"]["accuracy_level"] == 4
+    decode = next(g for g in bundle.target("cpu").graphs if g.role == "decode")
+    nodes = [n for n in ir.load(out / decode.file).graph if n.op_type == "MatMulNBits"]
+    found = {
+        (n.attributes["bits"].as_int(), n.attributes["accuracy_level"].as_int()) for n in nodes
+    }
+    assert found == {(4, 4)}
+    model = load_quantized(checkpoint, activations=False)
+    graph = build_graph(model, GraphKey(role="decode", width=1, context=64))
+    inputs = sample_inputs(graph, model.language_model.model.embed_tokens.weight)
+    parity = worst(compare_float(run_torch(graph, inputs), run_float(out / decode.file, inputs)))
+    assert 15 < parity.sqnr_db < 70
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["export", "CKPT", "--targets", "qdq"], "--fast is of target cpu"),
+        (["export", "CKPT", "--dynamic"], "not with --dynamic"),
+        (["build", "CKPT", "--chip", "SA8295P"], "--fast is of --chip cpu: SA8295P computes"),
+    ],
+)
+def test_it_is_of_the_cpu_target_alone(
+    checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    words: list[str],
+    message: str,
+) -> None:
+    words = [str(checkpoint) if word == "CKPT" else word for word in words]
+    assert main([*words, "-o", str(tmp_path / "out"), "--fast"]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
