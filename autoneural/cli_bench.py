@@ -98,6 +98,12 @@ def _add_twins(kinds: argparse._SubParsersAction) -> None:
         metavar="NAME",
         help="whose arithmetic (default SA8295P, v68, and SA8775P, v73)",
     )
+    add.add_argument(
+        "--rounding",
+        choices=("nearest", "compensated", "sequential"),
+        default="nearest",
+        help="of weights (default %(default)s; sequential as in the recipe ptq-best)",
+    )
     add.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 

@@ -104,7 +104,7 @@ def bench_twins(args: argparse.Namespace) -> None:
         held_out = row_samples(checkpoint, load_checkpoint(checkpoint).config, rows)
         samples = calibration_samples(checkpoint, args.data, args.samples)
         encoders[name] = load_encoder(checkpoint, samples, held_out)
-    report = measure_twins(encoders, chips, progress=_say)
+    report = measure_twins(encoders, chips, rounding=args.rounding, progress=_say)
     if args.json:
         print(json.dumps(report))
     else:

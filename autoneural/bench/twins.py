@@ -31,6 +31,7 @@ from autoneural.compress.fake_quant import RANGE_MODULES, quantize
 from autoneural.compress.precision import PRECISIONS, Precision, Rule
 from autoneural.compress.quantize import Sample, calibrate
 from autoneural.compress.report import Run, compare
+from autoneural.compress.rounding import Rounding
 from autoneural.compress.wiring import Wiring, trace
 from autoneural.errors import UserError
 from autoneural.export.graphs import GraphKey, build_graph
@@ -95,11 +96,12 @@ def measure_twins(
     encoders: Mapping[str, Encoder],
     chips: Sequence[Chip],
     *,
+    rounding: Rounding = "nearest",
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Every precision of every encoder, as ONNX defines it and as each chip computes it.
 
-    {"encoders": {name: checkpoint}, "chips": [...], "pictures", "rows": [...]}: a row has
+    {"encoders": {name: checkpoint}, "chips", "pictures", "rounding", "rows": [...]}: a row has
     "encoder", "precision", "chip" (None: ONNX), "sqnr_db", "rms_error" and "worst", and where a
     chip's arithmetic is not known, "why" instead of figures.
     """
@@ -108,11 +110,12 @@ def measure_twins(
         wiring = _wiring(encoder)
         for precision in PRECISION:
             progress(f"{name}: {precision}")
-            for row in _rows(encoder, precision, chips, wiring):
+            for row in _rows(encoder, precision, chips, wiring, rounding):
                 rows.append({"encoder": name, "precision": precision, **row})
     return {
         "encoders": {name: encoder.name for name, encoder in encoders.items()},
         "chips": [chip.name for chip in chips],
+        "rounding": rounding,
         "pictures": min(len(encoder.held_out) for encoder in encoders.values()),
         "rows": rows,
     }
@@ -125,10 +128,10 @@ def _wiring(encoder: Encoder) -> Wiring:
 
 
 def _rows(
-    encoder: Encoder, precision: str, chips: Sequence[Chip], wiring: Wiring
+    encoder: Encoder, precision: str, chips: Sequence[Chip], wiring: Wiring, rounding: Rounding
 ) -> Iterator[dict[str, Any]]:
     model = copy.deepcopy(encoder.module)
-    calibrate(model, encoder.calibration, PRECISION[precision])
+    calibrate(model, encoder.calibration, PRECISION[precision], rounding=rounding)
     yield {"chip": None, **_figures(encoder, model, wiring)}
     for chip in chips if precision != _CEILING else ():
         row: dict[str, Any] = {"chip": chip.name}
@@ -179,7 +182,10 @@ def print_twins(report: Mapping[str, Any], console: Console) -> None:
             cells.append(_ratio(*(found[name]["rms_error"] for name in names)))
         table.add_row(precision, chip or "ONNX", *cells)
     console.print(table)
-    what = f"SQNR and RMS error of the encoder's output, {report['pictures']} held-out pictures"
+    what = (
+        f"SQNR and RMS error of the encoder's output, {report['pictures']} held-out pictures, "
+        f"weights rounded: {report['rounding']}"
+    )
     console.print(what, highlight=False)
     for row in report["rows"]:
         console.print(_words(row), highlight=False, markup=False)
