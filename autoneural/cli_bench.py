@@ -101,8 +101,8 @@ def _add_twins(kinds: argparse._SubParsersAction) -> None:
     add.add_argument(
         "--rounding",
         choices=("nearest", "compensated", "sequential"),
-        default="nearest",
-        help="of weights (default %(default)s; sequential as in the recipe ptq-best)",
+        default="compensated",
+        help="of weights (default %(default)s, as in ptq; sequential as in the recipe ptq-best)",
     )
     add.add_argument("--json", action="store_true", help="print the figures as JSON")
 

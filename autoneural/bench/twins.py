@@ -96,7 +96,7 @@ def measure_twins(
     encoders: Mapping[str, Encoder],
     chips: Sequence[Chip],
     *,
-    rounding: Rounding = "nearest",
+    rounding: Rounding = "compensated",
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Every precision of every encoder, as ONNX defines it and as each chip computes it.

@@ -116,8 +116,14 @@ def test_the_command_prints_json(
     monkeypatch.setattr(perplexity, "row_samples", lambda *_: [sample(2)])
     monkeypatch.setattr(recipes, "calibration_samples", lambda *_: [sample(0)])
     command = ["bench", "twins", str(tiny_checkpoint.folder), str(vit), "--data", "x"]
-    assert main([*command, "--chips", "sa8295p", "--json"]) == 0
+    command += ["--chips", "sa8295p", "--json"]
+    assert main(command) == 0
     found = json.loads(capsys.readouterr().out)
+    assert found["rounding"] == "compensated"
+    assert main([*command, "--rounding", "sequential"]) == 0
+    best = json.loads(capsys.readouterr().out)
+    wide, better = (figure(found, "CNN", "W4A16"), figure(best, "CNN", "W4A16"))
+    assert better["sqnr_db"] != wide["sqnr_db"]
     assert {row["chip"] for row in found["rows"]} == {None, "SA8295P"}
     assert found["encoders"]["ViT"] == str(vit)
 
