@@ -119,12 +119,9 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     """One row per precision and chip."""
     table = Table(box=SIMPLE, pad_edge=False)
     for head in ("model", "chip", "legal"):
-        table.add_column(head)
-    for head in ("weights, MiB", "binaries, MiB", f"memory at {rows[0].context}, MiB"):
+        table.add_column(head, no_wrap=True)
+    for head in ("weights", "binaries", "memory", "accuracy, %"):
         table.add_column(head, justify="right")
-    table.add_column("accuracy, %", justify="right")
-    table.add_column("latency", justify="right")
-    table.add_column("why", overflow="fold")
     for row in rows:
         table.add_row(
             f"{row.model} ({row.precision})",
@@ -134,11 +131,17 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
             _mib(row.binary_bytes),
             _mib(row.memory_bytes),
             "–" if row.accuracy is None else f"{100 * row.accuracy:.2f}",
-            "n/a",
-            row.why,
         )
     console.print(table)
-    console.print("compiled, not run; latency n/a: it takes a board", highlight=False)
+    for model, why in dict.fromkeys((row.model, row.why) for row in rows if row.why):
+        chips = ", ".join(row.chip for row in rows if (row.model, row.why) == (model, why))
+        console.print(f"{model} on {chips}: {why}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"MiB; memory: binaries and the state of {rows[0].context} tokens; compiled, not run; "
+        "latency n/a: it takes a board",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _mib(size: int | None) -> str:
