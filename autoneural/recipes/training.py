@@ -40,7 +40,7 @@ from autoneural.train.trainer import Outcome, RunOptions, Trainer
 
 LICENCE = "Apache-2.0"
 WORDS = Words(describe, about_two)
-_CONFIG_OF = dict(zip(PARTS, ("vision", "projector", "text"), strict=True))
+_CONFIG_OF: dict[str, str] = dict(zip(PARTS, ("vision", "projector", "text"), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
