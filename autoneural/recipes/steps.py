@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 
 from autoneural.compress.derive import open_float, save_derived
 from autoneural.compress.equalize import equalize
-from autoneural.compress.fold import fold
+from autoneural.compress.fold import fold, untie_head
 from autoneural.compress.low_rank import factorise, merge
 from autoneural.compress.precision import Precision, find_precision, save_precision
 from autoneural.compress.prune import Importance, prune
@@ -41,11 +41,19 @@ from autoneural.train.distill import Distillation
 from autoneural.train.sources import Form
 from autoneural.train.trainer import Outcome, RunOptions
 
+
+def _rotate(model: VLM, _: Sequence[Sample]) -> Changes:
+    """Trained norms stand in the way of a rotation until they are folded, the closing one too."""
+    untie_head(model)
+    fold(model)
+    return rotate(model)
+
+
 WAYS: dict[str, Callable[[VLM, Sequence[Sample]], Changes]] = {
     "fold": lambda model, _: fold(model),
     "equalize": lambda model, _: equalize(model),
     "smooth": lambda model, runs: smooth(model, runs),
-    "rotate": lambda model, _: rotate(model),
+    "rotate": _rotate,
 }
 """Rewrites that leave the float model's answers as they are, by name."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from autoneural.bench import measure
 from autoneural.bench.cpu_speed import Speed
@@ -15,9 +17,10 @@ from autoneural.bench.quality import Item
 from autoneural.bundle import Bundle
 from autoneural.cli import main
 from autoneural.errors import UserError
+from autoneural.model.vlm import VLM
 from autoneural.recipes import methods
 from autoneural.recipes.methods import METHODS
-from autoneural.recipes.steps import Quantize, Rewrite
+from autoneural.recipes.steps import WAYS, Quantize, Rewrite
 from tests.conftest import TinyCheckpoint
 
 
@@ -121,3 +124,22 @@ def test_every_method_names_its_steps() -> None:
     assert set(METHODS) == {*methods._STEPS, methods.DYNAMIC}
     for steps in methods._STEPS.values():
         assert any(step.name in ("quantize", "mixed") for step in steps)
+
+
+@pytest.mark.parametrize("way", ["fold", "equalize", "rotate"])
+def test_a_rewrite_takes_norms_as_training_leaves_them(
+    tiny_checkpoint: TinyCheckpoint, way: str
+) -> None:
+    model = copy.deepcopy(tiny_checkpoint.model).eval()
+    ids = torch.arange(5, 17)[None]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.mul_(torch.linspace(0.5, 2, parameter.numel()).view(parameter.shape))
+        before = logits(model, ids)
+        WAYS[way](model, [])
+        torch.testing.assert_close(logits(model, ids), before, rtol=1e-3, atol=1e-4)
+
+
+def logits(model: VLM, ids_BT: torch.Tensor) -> torch.Tensor:
+    return model.language_model.lm_head(model.hidden_states(ids_BT, None, image_token_id=1))
