@@ -76,7 +76,7 @@ class _Endless(Constraint):
     def __init__(self, end: int) -> None:
         self._end = end
 
-    def fresh(self) -> _Endless:
+    def copy(self) -> _Endless:
         return self
 
     @property
