@@ -46,7 +46,10 @@ class Beam:
 
 
 class BeamGeneration(Generation):
-    """An answer found by beam search; its text comes in one piece, when the search is over."""
+    """An answer found by beam search; its text comes in one piece, when the search is over.
+
+    A `Watch` is asked before each step, and sees no tokens: most of them are never said.
+    """
 
     _whole = False
 

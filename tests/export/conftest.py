@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,8 +27,18 @@ from autoneural.export.graphs import GraphKey, TorchGraph, build_graph
 from autoneural.export.parity import run_torch
 from autoneural.export.qdq import Quantization, load_quantization
 from autoneural.model.vlm import VLM
+from tests.conftest import TinyCheckpoint
+from tests.runtime.conftest import quantise as quantise_checkpoint
 
 CONTEXT, WIDTH = 16, 8
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quantised one on disk, for the command line."""
+    return quantise_checkpoint(tiny_checkpoint, tmp_path_factory.mktemp("export") / "tiny")
+
+
 CONFIG = ModelConfig(
     name="test",
     vision=MobileNetV5Config(

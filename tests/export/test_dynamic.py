@@ -12,19 +12,10 @@ from autoneural.cli import main
 from autoneural.compress.quantize import load_quantized
 from autoneural.export.graphs import build_graph, graph_keys
 from autoneural.export.parity import compare_float, run_float, run_torch, sample_inputs, worst
-from tests.conftest import TinyCheckpoint
-from tests.runtime.conftest import quantise
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return quantise(tiny_checkpoint, tmp_path_factory.mktemp("dynamic") / "tiny")
-
-
-def test_linears_are_integer_products_near_the_float_ones(
-    checkpoint: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = checkpoint.parent / "bundle"
+def test_linears_are_integer_products_near_the_float_ones(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
     command = ["export", str(checkpoint), "-o", str(out), "--targets", "cpu", "--context", "64"]
     assert main([*command, "--dynamic"]) == 0
     target = Bundle.load(out).target("cpu")

@@ -12,19 +12,12 @@ from autoneural.cli import main
 from autoneural.compress.quantize import load_quantized
 from autoneural.export.graphs import GraphKey, build_graph
 from autoneural.export.parity import compare_float, run_float, run_torch, sample_inputs, worst
-from tests.conftest import TinyCheckpoint
-from tests.runtime.conftest import quantise
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return quantise(tiny_checkpoint, tmp_path_factory.mktemp("fast") / "tiny")
 
 
 def test_linears_round_their_activations_and_stay_near_the_float_ones(
-    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, tmp_path: Path
 ) -> None:
-    out = checkpoint.parent / "bundle"
+    out = tmp_path / "bundle"
     command = ["export", str(checkpoint), "-o", str(out), "--targets", "cpu", "--context", "64"]
     assert main([*command, "--fast"]) == 0
     bundle = Bundle.load(out)
