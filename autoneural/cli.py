@@ -270,7 +270,8 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
     add.add_argument(
         "--fast",
         action="store_true",
-        help="target cpu: activations of 4-bit linears rounded to bytes, as 8-bit ones have them",
+        help="target cpu: activations rounded to bytes; prompts and pictures in int8, with weights "
+        "of their own",
     )
 
 

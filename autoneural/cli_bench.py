@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from autoneural import commands_bench
+from autoneural.bench.peers import PEERS
 from autoneural.cli_arguments import (
     above_zero,
     add_bundle,
@@ -168,9 +169,9 @@ def _add_speed(kinds: argparse._SubParsersAction) -> None:
     add.add_argument(
         "--peers",
         nargs="+",
-        choices=("transformers",),
+        choices=PEERS,
         default=(),
-        help="measure them too, the same shapes with random weights (fp32 and bf16)",
+        help="measure them too, the same shapes with random weights",
     )
     add.add_argument("--busy", action="store_true", help="measure although others use the CPU")
     add.add_argument("--profile", action="store_true", help="time per operator, work per graph")

@@ -60,7 +60,7 @@ def add_build(verbs: argparse._SubParsersAction) -> None:
     add.add_argument(
         "--fast",
         action="store_true",
-        help="--chip cpu: activations of 4-bit linears rounded to bytes (see `export`)",
+        help="--chip cpu: activations rounded to bytes (see `export`)",
     )
     add.add_argument("--results", type=Path, metavar="JSON", help="write what it took there")
 

@@ -193,14 +193,14 @@ def _compress_table(args: argparse.Namespace, workbench: Workbench, exam: Exam) 
 
 def export(args: argparse.Namespace) -> None:
     """Checkpoint to bundle."""
-    from autoneural.export.bundle import FAST, ExportOptions, build_bundle
+    from autoneural.export.bundle import ExportOptions, build_bundle
 
     if args.dynamic and "cpu" not in args.targets:
         raise UserError("--dynamic is of target cpu: NPUs take ranges that are known beforehand")
     if args.fast and ("cpu" not in args.targets or args.dynamic):
         raise UserError("--fast is of target cpu, and of its 4-bit weights: not with --dynamic")
     options = ExportOptions.within(args.context)
-    options = replace(options, dynamic=args.dynamic, accuracy_level=FAST if args.fast else 0)
+    options = replace(options, dynamic=args.dynamic, fast=args.fast)
     build_bundle(args.checkpoint, args.output, args.targets, options)
 
 

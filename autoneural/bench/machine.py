@@ -10,7 +10,6 @@ installation that only runs bundles has no `onnx`.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ import numpy as np
 import onnxruntime as ort
 
 from autoneural.errors import UserError
+from autoneural.runtime.processor import processor
 
 BUSY = 0.1
 """Share of the processor that others may take before figures are refused."""
@@ -184,12 +184,5 @@ def _range(zone: Path) -> int:
 
 def cpu_name() -> str:
     """The processor's name, and the extensions that matrix kernels choose by."""
-    try:
-        info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "unknown processor"
-    name = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info, re.MULTILINE)
-    told = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
-    found = [flag for flag in told if flags and flag in flags[1].split()]
-    return f"{name[1] if name else 'processor'}, {os.cpu_count()} CPUs ({', '.join(found) or '-'})"
+    name, flags = processor()
+    return f"{name}, {os.cpu_count()} CPUs ({', '.join(flags) or '-'})"

@@ -1,26 +1,58 @@
 """Other runtimes on the same shapes with random weights, on this CPU, by the protocol of `speed`.
 
-transformers    Lfm2ForCausalLM in fp32 and in bf16: the decoder alone, without pictures
+transformers    Lfm2ForCausalLM in fp32 and in bf16 (bench/peer_transformers.py)
+llama.cpp       a GGUF of 4 bits, Q4_0 (bench/peer_llama_cpp.py)
+ort-genai       ONNX Runtime GenAI on its own graph of 4 bits (bench/peer_ort_genai.py)
 
-Each runs after ours, in a process of its own, which gives its memory back: figures of one run are
-compared with each other, not with those of another day. A peer that is not installed, or fails, is
-a row that says so.
+The decoder alone, without pictures. Each runs after ours, in a process of its own, which gives its
+memory back: figures of one run are compared with each other, not with those of another day. A peer
+that is not installed, or fails, is a row that says so.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from autoneural.config import TextConfig, text_from_dict
 
-_DTYPES = ("float32", "bfloat16")
+Run = Callable[[], tuple[float, float]]
+"""One repeat: tokens per second of the prompt and of decoding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Peer:
+    """The number formats that it runs in, the modules that it needs, and ours that runs it."""
+
+    formats: tuple[str, ...]
+    needs: tuple[str, ...]
+    module: str
+
+
+_PEERS = {
+    "transformers": _Peer(
+        formats=("float32", "bfloat16"),
+        needs=("torch", "transformers"),
+        module="peer_transformers",
+    ),
+    "llama.cpp": _Peer(
+        formats=("Q4_0",),
+        needs=("llama_cpp", "gguf"),
+        module="peer_llama_cpp",
+    ),
+    "ort-genai": _Peer(
+        formats=("int4",),
+        needs=("torch", "transformers", "onnxruntime_genai"),
+        module="peer_ort_genai",
+    ),
+}
+PEERS = tuple(_PEERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,22 +82,24 @@ def measure_peers(
     task: PeerTask,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[PeerRun]:
-    """One row per peer and number format, in order."""
+    """One row per peer (of PEERS) and number format, in order."""
     found: list[PeerRun] = []
     for name in names:
-        if any(importlib.util.find_spec(module) is None for module in ("torch", name)):
-            found.append(PeerRun(peer=name, missing="not installed"))
+        peer = _PEERS[name]
+        lacking = [module for module in peer.needs if importlib.util.find_spec(module) is None]
+        if lacking:
+            found.append(PeerRun(peer=name, missing=f"not installed: {', '.join(lacking)}"))
             continue
-        for done, dtype in enumerate(_DTYPES, 1):
-            found.append(_run(f"{name} {dtype}", text, task, dtype))
-            progress(name, done, len(_DTYPES))
+        for done, form in enumerate(peer.formats, 1):
+            found.append(_run(f"{name} {form}", peer, text, task, form))
+            progress(name, done, len(peer.formats))
     return found
 
 
-def _run(title: str, text: TextConfig, task: PeerTask, dtype: str) -> PeerRun:
-    request = json.dumps({"text": asdict(text), "task": asdict(task), "dtype": dtype})
+def _run(title: str, peer: _Peer, text: TextConfig, task: PeerTask, form: str) -> PeerRun:
+    asked = {"text": asdict(text), "task": asdict(task), "module": peer.module, "format": form}
     command = [sys.executable, "-m", "autoneural.bench.peers"]
-    done = subprocess.run(command, input=request, capture_output=True, text=True)
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         return PeerRun(peer=title, missing=last)
@@ -74,67 +108,19 @@ def _run(title: str, text: TextConfig, task: PeerTask, dtype: str) -> PeerRun:
 
 
 def main() -> None:
-    """The process of one peer: a request on stdin, the rates on stdout."""
+    """The process of one peer: a request on stdin, the rates on the last line of stdout."""
     # The decoder needs no pictures, and a torchvision that was built for another torch stops the
     # import of transformers.
     cast(dict[str, Any], sys.modules)["torchvision"] = None
-    request = json.load(sys.stdin)
-    task, text = PeerTask(**request["task"]), text_from_dict(request["text"])
-    run = _transformers(text, task, request["dtype"])
-    rates = [run() for _ in range(task.repeats + 1)][1:]
+    asked = json.load(sys.stdin)
+    task, text = PeerTask(**asked["task"]), text_from_dict(asked["text"])
+    if text.intermediate_sizes or text.key_value_heads:
+        raise ValueError("LFM2 elsewhere has no layers of unequal width")
+    module = importlib.import_module(f"autoneural.bench.{asked['module']}")
+    with module.opened(text, task, asked["format"]) as run:
+        rates = [run() for _ in range(task.repeats + 1)][1:]
     prompt, decode = zip(*rates, strict=True)
     print(json.dumps({"prompt": prompt, "decode": decode}))
-
-
-def _transformers(
-    text: TextConfig, task: PeerTask, dtype: str
-) -> Callable[[], tuple[float, float]]:
-    """Random weights; the returned function gives tokens per second (prompt, decode) of one run."""
-    import torch
-    from transformers import Lfm2ForCausalLM
-
-    torch.set_num_threads(task.threads)
-    torch.manual_seed(0)
-    model = Lfm2ForCausalLM(_lfm2_config(text)).to(getattr(torch, dtype)).eval()
-    ids = torch.randint(text.vocab_size, (1, max(task.prompt, task.depth)))
-    steps = task.answer - 1  # the first token comes out of the prompt
-
-    @torch.inference_mode()
-    def run() -> tuple[float, float]:
-        start = time.perf_counter()
-        model(ids[:, : task.prompt], use_cache=True, logits_to_keep=1)
-        prompt_s = time.perf_counter() - start
-        out = model(ids[:, : task.depth], use_cache=True, logits_to_keep=1)
-        start = time.perf_counter()
-        for _ in range(steps):
-            token = out.logits[:, -1:].argmax(-1)
-            out = model(token, past_key_values=out.past_key_values, use_cache=True)
-        return task.prompt / prompt_s, steps / (time.perf_counter() - start)
-
-    return run
-
-
-def _lfm2_config(text: TextConfig) -> Any:
-    """Raises ValueError for layers of unequal width, which LFM2's configuration cannot tell."""
-    from transformers import Lfm2Config
-
-    if text.intermediate_sizes or text.key_value_heads:
-        raise ValueError("transformers' LFM2 has no layers of unequal width")
-    return Lfm2Config(
-        vocab_size=text.vocab_size,
-        hidden_size=text.hidden_size,
-        intermediate_size=text.intermediate_size,
-        block_auto_adjust_ff_dim=False,
-        num_hidden_layers=text.num_hidden_layers,
-        num_attention_heads=text.num_attention_heads,
-        num_key_value_heads=text.num_key_value_heads,
-        layer_types=list(text.layer_types),
-        conv_L_cache=text.conv_L_cache,
-        norm_eps=text.norm_eps,
-        max_position_embeddings=text.max_position_embeddings,
-        rope_parameters={"rope_theta": text.rope_theta, "rope_type": "default"},
-        tie_word_embeddings=text.tie_word_embeddings,
-    )
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from autoneural.export.parity import (
     worst,
 )
 from autoneural.export.passes.any_past import AnyPast
-from autoneural.export.qdq import Quantization, pack_graph, quantize_graph
+from autoneural.export.qdq import Linears, Quantization, pack_graph, quantize_graph
 from autoneural.export.source import Source, at_sizes, load_source
 from autoneural.files import refuse_current, replace_folder
 from autoneural.manifest import DECODERS, LayerState
@@ -50,8 +50,6 @@ from autoneural.model.state import DecoderState
 from autoneural.model.vlm import VLM
 from autoneural.target.numerics import Encoding, quantize_affine
 
-FAST = 4
-"""The `accuracy_level` that rounds activations to bytes, for weights of 4 bits as well."""
 _EMBEDDING = "language_model.model.embed_tokens"
 
 
@@ -63,6 +61,8 @@ class ExportOptions:
     vision graph, all on the same weights; pictures get the first size unless told.
     `accuracy_level` of MatMulNBits: 1 keeps fp32 activations, 4 lets the kernel round them to int8
     in its own way; 0 is 4 for weights of 8 bits, which have no other kernel, and 1 for those of 4.
+    `fast`: target `cpu` in the quickest arithmetic: level 4 and, for the many rows of a prompt
+    or a picture, bytes by bytes (`passes/quantize_rows.py`); a prompt's have weights of their own.
     `dynamic`: target `cpu` in int8, activations ranged at run time as ONNX
     defines it (`passes/dynamic_quantize.py`).
     `past_block`: the past of `cpu` decoders grows in blocks of so many rows (`GraphSpec`); where it
@@ -75,6 +75,7 @@ class ExportOptions:
     verify_width: int = 8
     image_sizes: tuple[int, ...] = ()
     accuracy_level: int = 0
+    fast: bool = False
     dynamic: bool = False
     past_block: int = 256
     verify: bool = True
@@ -207,7 +208,8 @@ def _export_one(
             encodings = quantize_graph(model, source.quantization)
         else:
             integers = source.quantization.weights
-            pack_graph(model, integers, options.accuracy_level, dynamic=options.dynamic)
+            linears = _linears(key, options)
+            pack_graph(model, integers, linears, options.accuracy_level)
     tensors = {
         "inputs": [_tensor(value, encodings) for value in model.graph.inputs],
         "outputs": [_tensor(value, encodings) for value in model.graph.outputs],
@@ -217,6 +219,15 @@ def _export_one(
         AnyPast(growing_axes(layers))(model)
     save_model(model, path, weights)
     return encodings, tensors
+
+
+def _linears(key: GraphKey, options: ExportOptions) -> Linears:
+    """The arithmetic of a `cpu` graph's linears."""
+    if options.dynamic:
+        return "dynamic"
+    if options.fast:
+        return "rows" if key.role in ("vision", "prefill") else "blocks"
+    return "float"
 
 
 def _past_block(key: GraphKey, target: str, options: ExportOptions) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -31,6 +32,7 @@ from autoneural.export.passes.dynamic_quantize import DynamicQuantize
 from autoneural.export.passes.insert_qdq import InsertQDQ
 from autoneural.export.passes.integer_weights import IntegerWeights
 from autoneural.export.passes.pack_matmul_nbits import PackMatMulNBits
+from autoneural.export.passes.quantize_rows import QuantizeRows
 from autoneural.target.numerics import Encoding
 
 # These move values or drop some, so the encoding of their input holds for them.
@@ -40,6 +42,17 @@ _MOVES = frozenset(
 )
 # And these do where no module says otherwise: a mean stays inside the range of its terms.
 _INHERITS = frozenset(("AveragePool", "GlobalAveragePool", "Resize", "Concat"))
+
+
+Linears = Literal["float", "blocks", "rows", "dynamic"]
+"""What the linears of a CPU graph multiply the integers of their weights by.
+
+float      fp32 activations, or what `accuracy_level` says      MatMulNBits
+blocks     bytes, ranged over blocks of a row                   MatMulNBits at level 4
+rows       bytes, ranged over a row; of convolutions those of one pixel alone
+dynamic    bytes, ranged over all rows together
+"""
+_BYTES = 4  # the accuracy level that rounds activations to bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,17 +91,20 @@ def quantize_graph(model: ir.Model, quantization: Quantization) -> dict[str, Enc
 def pack_graph(
     model: ir.Model,
     weights: Mapping[str, IntegerWeight],
+    linears: Linears = "float",
     accuracy_level: int = 0,
-    *,
-    dynamic: bool = False,
 ) -> None:
     """Rewrite `model` in place for a CPU: the checkpoint's integers as weights, fp32 otherwise.
 
-    `dynamic`: linears multiply bytes by bytes, of activations ranged at run time.
+    `accuracy_level` of MatMulNBits where linears are "float"; see `ExportOptions`.
     """
     AttendInPlace()(model)
     try:
-        (DynamicQuantize(weights) if dynamic else PackMatMulNBits(weights, accuracy_level))(model)
+        if linears == "dynamic":
+            DynamicQuantize(weights)(model)
+        if linears == "rows":
+            QuantizeRows(weights)(model)
+        PackMatMulNBits(weights, accuracy_level if linears == "float" else _BYTES)(model)
         IntegerWeights(weights, None)(model)
     except (KeyError, ValueError) as error:
         raise UserError(f"{model.graph.name}: {error.args[0]}") from error

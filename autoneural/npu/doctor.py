@@ -10,7 +10,6 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +21,7 @@ from autoneural.bundle import Bundle
 from autoneural.errors import UserError
 from autoneural.npu.worker import JobFailed, run_job
 from autoneural.runtime.devices import Placement
+from autoneural.runtime.processor import processor
 from autoneural.runtime.qnn import PROVIDER, emulates, is_installed
 from autoneural.runtime.session import TargetSessions, physical_cores
 from autoneural.target.chips import DEFAULT_CHIP, Chip, find_chip
@@ -30,12 +30,6 @@ Report = dict[str, Any]
 
 _SECONDS = 900
 _ON_CPU = ("cpu", "float", "qdq")
-# What the kernels of ONNX Runtime's CPU provider choose by, under Linux's names.
-_CPU_FLAGS = (
-    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16"),
-    *("amx_tile", "amx_int8", "amx_bf16"),
-    *("asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
-)
 _INSTALL = "pip install 'autoneural[npu]', or `make setup` in a clone"
 _REINSTALL = (
     "install onnxruntime and onnxruntime-qnn again, in versions that go together "
@@ -86,13 +80,13 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _found() -> Report:
-    name, flags = _cpu()
+    name, flags = processor()
     return {
         "autoneural": __version__,
         "python": platform.python_version(),
         "platform": f"{sys.platform} {platform.machine()}",
         "cpu": name,
-        "cpu_flags": flags,
+        "cpu_flags": list(flags),
         "cores": physical_cores(),
         "onnxruntime": _version("onnxruntime"),
         "onnxruntime_qnn": _version("onnxruntime-qnn"),
@@ -193,18 +187,6 @@ def _how_to_an_npu() -> str:
     return (
         "see that /dev/fastrpc-cdsp* exists and that your user may open it (`ls -l /dev/fastrpc*`)"
     )
-
-
-def _cpu() -> tuple[str, list[str]]:
-    """Name and flags of the processor, as far as the system tells."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor() or "unknown", []
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    values = {key.strip(): value.strip() for key, value in fields.items()}
-    flags = set(values.get("flags", values.get("Features", "")).split())
-    return values.get("model name", platform.machine()), [f for f in _CPU_FLAGS if f in flags]
 
 
 def _version(package: str) -> str | None:

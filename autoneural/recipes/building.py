@@ -30,7 +30,7 @@ from autoneural.compress.rounding import Rounding
 from autoneural.compress.streaming import quantize_streamed
 from autoneural.config import ModelConfig
 from autoneural.errors import UserError
-from autoneural.export.bundle import FAST, ExportOptions, build_bundle
+from autoneural.export.bundle import ExportOptions, build_bundle
 from autoneural.export.source import check_sizes
 from autoneural.files import refuse_current, sha256, writable_folder, write_text
 from autoneural.manifest import MANIFEST
@@ -53,7 +53,7 @@ class BuildOptions:
 
     `data`: rows to calibrate on, None for the pictures that come with the package; as many
     `samples` at each of `image_sizes`, of which () is the model's own. `fast`, for `cpu` alone: see
-    `export.bundle.FAST`.
+    `ExportOptions`.
     """
 
     chip: Chip | None = None
@@ -282,7 +282,7 @@ def export_step(tell: Tell, source: Path, out: Path, options: BuildOptions, keep
     export = replace(
         export,
         image_sizes=options.image_sizes,
-        accuracy_level=FAST if options.fast else 0,
+        fast=options.fast,
         verify=False,
     )
     lines, start = iter(range(1, 100)), time.perf_counter()

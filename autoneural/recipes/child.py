@@ -20,6 +20,8 @@ from autoneural.npu.worker import peak_rss_gb
 
 Tell = Callable[[str, int, int], None]
 """(what, done, total)."""
+_PARTING = 30.0
+"""Seconds that a child gets to exit by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,7 @@ def run_child(work: Callable[..., Any], arguments: Sequence[Any], tell: Tell) ->
     theirs.close()
     try:
         kind, message = _listen(ours, tell)
+        process.join(_PARTING)  # what it holds (semaphores) is released as it exits
     finally:
         process.terminate()  # it has ended, unless we are interrupted
         process.join()

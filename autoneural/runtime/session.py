@@ -8,6 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -30,9 +31,11 @@ from autoneural.manifest import (
 from autoneural.runtime.chain import Arrays, Graph, GraphChain
 from autoneural.runtime.devices import Placement
 from autoneural.runtime.interrupt import interruptible
+from autoneural.runtime.processor import adds_bytes_in_16_bits
 from autoneural.runtime.qnn import open_session, require_wheel
 from autoneural.runtime.qnn import session_options as qnn_options
 from autoneural.target.numerics import Encoding, dequantize_affine, quantize_affine
+from autoneural.target.rows import SEVEN_BITS
 
 _ERRORS_ONLY = 3
 _SILENT = 4  # ONNX Runtime's "fatal": what goes wrong is raised as well
@@ -351,7 +354,16 @@ def cpu_options(target: str, threads: int) -> ort.SessionOptions:
     else:
         # Weights of convolutions become floats once, not in every run: no other kernels are used.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if adds_bytes_in_16_bits():
+        for name, value in _seven_bits().items():
+            options.add_initializer(name, value)  # of graphs that have it; others take no notice
     return options
+
+
+@cache
+def _seven_bits() -> dict[str, ort.OrtValue]:
+    """Kept: sessions do not keep what their options name."""
+    return {n: ort.OrtValue.ortvalue_from_numpy(v) for n, v in SEVEN_BITS.items()}
 
 
 def _htp_options(placement: Placement) -> ort.SessionOptions:

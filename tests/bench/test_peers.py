@@ -2,38 +2,103 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from autoneural.bench import peers
-from autoneural.bench.peers import PeerRun, PeerTask, measure_peers
-from autoneural.config import ModelConfig
+from autoneural.bench.peers import PEERS, PeerRun, PeerTask, measure_peers
+from autoneural.config import ModelConfig, TextConfig, preset
 
 TASK = PeerTask(prompt=9, answer=3, depth=5, repeats=2, threads=1)
 
 
-def test_transformers_runs_in_a_process_of_its_own(
-    tiny_config: ModelConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(peers, "_DTYPES", ("bfloat16",))
+@pytest.fixture
+def one_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    only = replace(peers._PEERS["transformers"], formats=("bfloat16",))
+    monkeypatch.setitem(peers._PEERS, "transformers", only)
+
+
+def check_ran(row: PeerRun, name: str) -> None:
+    assert row.missing is None
+    assert row.peer == name
+    assert len(row.prompt) == len(row.decode) == TASK.repeats
+    assert min(*row.prompt, *row.decode) > 0
+
+
+@pytest.mark.usefixtures("one_format")
+def test_transformers_runs_in_a_process_of_its_own(tiny_config: ModelConfig) -> None:
     seen: list[tuple[str, int, int]] = []
     (row,) = measure_peers(["transformers"], tiny_config.text, TASK, lambda *a: seen.append(a))
-    assert row.missing is None
-    assert row.peer == "transformers bfloat16"
-    assert len(row.prompt) == len(row.decode) == 2
-    assert min(*row.prompt, *row.decode) > 0
+    check_ran(row, "transformers bfloat16")
     assert seen == [("transformers", 1, 1)]
 
 
-def test_what_fails_says_why(tiny_config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "_DTYPES", ("float32",))
+def test_onnxruntime_genai_runs_its_own_graph() -> None:
+    (row,) = measure_peers(["ort-genai"], small(), TASK)
+    check_ran(row, "ort-genai int4")
+
+
+def test_llama_cpp_runs() -> None:
+    if importlib.util.find_spec("llama_cpp") is None:
+        pytest.skip("llama-cpp-python is not installed (extra [peers])")
+    (row,) = measure_peers(["llama.cpp"], small(), TASK)
+    check_ran(row, "llama.cpp Q4_0")
+
+
+def small() -> TextConfig:
+    """Both kinds of layers, in the shapes that quantised kernels want."""
+    text = preset("cockpit-tiny").text
+    return replace(text, layer_types=("conv", "full_attention"))
+
+
+def test_a_gguf_has_every_tensor_of_the_model(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    from autoneural.bench.peer_gguf import write_random
+
+    text = preset("cockpit-tiny").text
+    write_random(tmp_path / "m.gguf", text, gguf.GGMLQuantizationType.Q4_0)
+    read = gguf.GGUFReader(tmp_path / "m.gguf")
+    shapes = {tensor.name: tuple(tensor.shape) for tensor in read.tensors}
+    weights = sum(int(tensor.n_elements) for tensor in read.tensors)
+    # Every number of the model, the tied head once.
+    assert weights == text_parameters(text)
+    assert shapes["token_embd.weight"] == (text.hidden_size, text.vocab_size)
+    heads = read.fields["lfm2.attention.head_count_kv"].contents()
+    wanted = [text.num_key_value_heads * (k == "full_attention") for k in text.layer_types]
+    assert heads == wanted
+
+
+def text_parameters(text: TextConfig) -> int:
+    import torch
+
+    from autoneural.bench.peer_transformers import random_model
+
+    with torch.device("meta"):
+        model = random_model(text, "float32")
+    return sum(weight.numel() for weight in model.parameters())
+
+
+@pytest.mark.usefixtures("one_format")
+def test_what_fails_says_why(tiny_config: ModelConfig) -> None:
     text = replace(tiny_config.text, intermediate_sizes=(64, 64, 32, 64))
     (row,) = measure_peers(["transformers"], text, TASK)
-    wanted = "ValueError: transformers' LFM2 has no layers of unequal width"
-    assert row == PeerRun(peer="transformers float32", missing=wanted)
+    wanted = "ValueError: LFM2 elsewhere has no layers of unequal width"
+    assert row == PeerRun(peer="transformers bfloat16", missing=wanted)
 
 
-def test_what_is_not_installed_is_named(tiny_config: ModelConfig) -> None:
-    rows = measure_peers(["no_such_peer"], tiny_config.text, TASK)
-    assert rows == [PeerRun(peer="no_such_peer", missing="not installed")]
+def test_what_is_not_installed_is_named(
+    tiny_config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = replace(peers._PEERS["llama.cpp"], needs=("torch", "no_such_peer"))
+    monkeypatch.setitem(peers._PEERS, "llama.cpp", lacking)
+    rows = measure_peers(["llama.cpp"], tiny_config.text, TASK)
+    assert rows == [PeerRun(peer="llama.cpp", missing="not installed: no_such_peer")]
+
+
+def test_every_peer_has_its_module() -> None:
+    for name in PEERS:
+        module = f"autoneural.bench.{peers._PEERS[name].module}"
+        assert importlib.util.find_spec(module) is not None

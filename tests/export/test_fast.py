@@ -13,6 +13,8 @@ from autoneural.compress.quantize import load_quantized
 from autoneural.export.graphs import GraphKey, build_graph
 from autoneural.export.parity import compare_float, run_float, run_torch, sample_inputs, worst
 
+INTEGER = "MatMulIntegerToFloat"
+
 
 def test_linears_round_their_activations_and_stay_near_the_float_ones(
     checkpoint: Path, tmp_path: Path
@@ -21,18 +23,21 @@ def test_linears_round_their_activations_and_stay_near_the_float_ones(
     command = ["export", str(checkpoint), "-o", str(out), "--targets", "cpu", "--context", "64"]
     assert main([*command, "--fast"]) == 0
     bundle = Bundle.load(out)
-    assert bundle.manifest["recipe"]["accuracy_level"] == 4
-    decode = next(g for g in bundle.target("cpu").graphs if g.role == "decode")
-    nodes = [n for n in ir.load(out / decode.file).graph if n.op_type == "MatMulNBits"]
-    found = {
-        (n.attributes["bits"].as_int(), n.attributes["accuracy_level"].as_int()) for n in nodes
-    }
-    assert found == {(4, 4)}
+    assert bundle.manifest["recipe"]["fast"] is True
     model = load_quantized(checkpoint, activations=False)
-    graph = build_graph(model, GraphKey(role="decode", width=1, context=64))
-    inputs = sample_inputs(graph, model.language_model.model.embed_tokens.weight)
-    parity = worst(compare_float(run_torch(graph, inputs), run_float(out / decode.file, inputs)))
-    assert 15 < parity.sqnr_db < 70
+    for role, width, kernel in (("decode", 1, "MatMulNBits"), ("prefill", 64, INTEGER)):
+        spec = next(g for g in bundle.target("cpu").graphs if g.role == role)
+        nodes = [n for n in ir.load(out / spec.file).graph if n.op_type in ("MatMulNBits", INTEGER)]
+        assert {n.op_type for n in nodes} == {kernel}
+        for node in nodes:
+            if node.op_type == "MatMulNBits":
+                found = [node.attributes[a].as_int() for a in ("bits", "accuracy_level")]
+                assert found == [4, 4]
+        graph = build_graph(model, GraphKey(role=role, width=width, context=64))
+        inputs = sample_inputs(graph, model.language_model.model.embed_tokens.weight)
+        got = run_float(out / spec.file, inputs)
+        parity = worst(compare_float(run_torch(graph, inputs), got))
+        assert 15 < parity.sqnr_db < 70
 
 
 @pytest.mark.parametrize(
