@@ -71,6 +71,18 @@ def growing_axes(state: Iterable[LayerState]) -> Mapping[str, int]:
     return {"mask": 3, **{past: 2 for layer in layers for past, _ in state_names(layer)}}
 
 
+def open_axes(graph: GraphSpec, state: Sequence[LayerState]) -> Mapping[str, tuple[int, ...]]:
+    """Tensors of a decoder and the axes along which they may be shorter than the manifest says."""
+    presents = {present: 2 for layer in state for _, present in state_names(layer)}
+    rows = {"inputs_embeds": 1, "cos": 2, "sin": 2, "mask": 2, "hidden_states": 1, **presents}
+    kinds = ((rows, graph.any_width), (growing_axes(state), graph.past_block > 0))
+    found: defaultdict[str, tuple[int, ...]] = defaultdict(tuple)
+    for axes, are_open in kinds:
+        for name, axis in axes.items() if are_open else ():
+            found[name] += (axis,)
+    return found
+
+
 def _joined(parts: Sequence[GraphSpec]) -> GraphSpec:
     """The whole graph that `parts`, in their order, make up."""
     numbers = [graph.part for graph in parts]

@@ -263,15 +263,10 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
     )
     add.add_argument("--context", type=positive, default=1024, help="tokens (default 1024)")
     add.add_argument(
-        "--dynamic",
-        action="store_true",
-        help="target cpu: linears in int8, activations ranged at run time",
-    )
-    add.add_argument(
         "--fast",
         action="store_true",
-        help="target cpu: activations rounded to bytes; prompts and pictures in int8, with weights "
-        "of their own",
+        help="target cpu: activations rounded to bytes, ranged at run time; weights of prompts and "
+        "pictures a byte each",
     )
 
 

@@ -195,12 +195,10 @@ def export(args: argparse.Namespace) -> None:
     """Checkpoint to bundle."""
     from autoneural.export.bundle import ExportOptions, build_bundle
 
-    if args.dynamic and "cpu" not in args.targets:
-        raise UserError("--dynamic is of target cpu: NPUs take ranges that are known beforehand")
-    if args.fast and ("cpu" not in args.targets or args.dynamic):
-        raise UserError("--fast is of target cpu, and of its 4-bit weights: not with --dynamic")
+    if args.fast and "cpu" not in args.targets:
+        raise UserError("--fast is of target cpu: NPUs take ranges that are known beforehand")
     options = ExportOptions.within(args.context)
-    options = replace(options, dynamic=args.dynamic, fast=args.fast)
+    options = replace(options, fast=args.fast)
     build_bundle(args.checkpoint, args.output, args.targets, options)
 
 

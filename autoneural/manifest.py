@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 from autoneural.config import Resize
 from autoneural.errors import UserError
 
-FORMAT_VERSION = 2  # 2: graphs may have a `past_block`
+FORMAT_VERSION = 3  # 2: graphs may have a `past_block`; 3: or take any width
 MANIFEST = "manifest.json"
 
 Role = Literal["vision", "prefill", "verify", "decode", "head"]
@@ -45,6 +45,8 @@ class GraphSpec:
 
     `past_block`: a decoder's past, and with it the mask, comes in multiples of so many rows; shapes
     are those of the longest, `context`. 0: every shape is static.
+    `any_width`: a decoder takes fewer tokens than `width` as well; shapes are those of `width`. The
+    decoders of several widths may then be one file.
     """
 
     role: Role
@@ -56,6 +58,7 @@ class GraphSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     past_block: int = 0
+    any_width: bool = False
 
     def past_rows(self, position: int) -> int:
         """How many rows of keys and values a step behind `position` committed tokens is given."""
@@ -215,6 +218,7 @@ def _parse_graph(data: Fields) -> GraphSpec:
         inputs=tuple(_parse_tensor(item) for item in data.objects("inputs")),
         outputs=tuple(_parse_tensor(item) for item in data.objects("outputs")),
         past_block=data.natural("past_block") if "past_block" in data.data else 0,
+        any_width=data.get("any_width", bool) if "any_width" in data.data else False,
     )
 
 

@@ -27,7 +27,7 @@ from autoneural.bench.piece import Piece
 from autoneural.bench.random_graphs import random_model
 from autoneural.bundle_graphs import growing_axes
 from autoneural.compress.quantize import IntegerWeight
-from autoneural.export.bundle import FAST, ExportOptions
+from autoneural.export.bundle import ExportOptions
 from autoneural.export.graphs import GraphKey, build_graph
 from autoneural.export.onnx import WeightFile, export_graph, save_model
 from autoneural.export.passes.any_past import AnyPast
@@ -39,6 +39,7 @@ from autoneural.runtime.session import cpu_options
 
 CONTEXT = 4096
 VARIANTS = ("static", "growing", "fast")
+_BYTES = 4  # the accuracy level of MatMulNBits that `--fast` asks for
 
 
 def compare(title: str, works: Mapping[str, Callable[[], object]], rounds: int, runs: int) -> None:
@@ -102,7 +103,7 @@ def random_graphs(folder: Path) -> None:
     save_model(model, folder / "growing.onnx", weights)
     for node in model.graph:
         if node.op_type == "MatMulNBits":
-            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", FAST)
+            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", _BYTES)
     save_model(model, folder / "fast.onnx", weights)
 
 

@@ -89,8 +89,8 @@ def test_unlisted_file(folder: Path) -> None:
 
 
 def test_newer_format(folder: Path) -> None:
-    edit(folder, lambda m: m.update(format_version=3))
-    assert "format 3 is newer than 2" in refusal(folder)
+    edit(folder, lambda m: m.update(format_version=4))
+    assert "format 4 is newer than 3" in refusal(folder)
     assert "upgrade" in refusal(folder)
 
 

@@ -37,7 +37,7 @@ from autoneural.runtime.session import (
     physical_cores,
 )
 from autoneural.runtime.state import DecoderState
-from autoneural.runtime.step_inputs import StepInputs
+from autoneural.runtime.step_inputs import Positions, StepInputs
 
 IN, OUT = "in.", "out."
 
@@ -148,7 +148,8 @@ class _Emulation:
         plan, width = self._plan, graph.spec.width
         rows = own_rows(plan, np.load(self._folder / "rows.npy"), np.load(self._folder / "own.npy"))
         whole = plan.whole[width]
-        given = StepInputs(whole, plan.bundle.model.text, plan.bundle.target(TARGET).mask_value)
+        places = Positions(whole, plan.bundle.model.text, width)
+        given = StepInputs(whole, places, plan.bundle.target(TARGET).mask_value, width)
         held = [x for x in plan.bundle.state if state_names(x)[0][0] in graph.inputs]
         self._state = self._state or DecoderState(held, graph)
         link = next((name for name in graph.inputs if name.startswith(HIDDEN)), None)

@@ -1,12 +1,14 @@
 """How fast bundles answer on this CPU, each against the first one, measured in one go.
 
 Engines answer in turn, one question at a time: what else the machine does slows all of them alike.
+Every round has another order, as who follows a large model finds nothing in the processor's caches.
 A round is a question of its own, because an engine keeps the features of pictures it has seen; the
 first round warms up and is not counted. Figures are medians of the rounds' ratios. One thread.
 """
 
 from __future__ import annotations
 
+import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,8 +55,8 @@ def compare_speed(
     }
     rounds: dict[str, list[Round]] = {name: [] for name in engines}
     for done, item in enumerate(asked):
-        for name, engine in engines.items():
-            rounds[name].append(_round(engine, item))
+        for name in random.Random(done).sample(list(engines), len(engines)):
+            rounds[name].append(_round(engines[name], item))
         progress("speed", done, repeats)
     first = next(iter(rounds.values()))[1:]
     return {name: speed(own[1:], first) for name, own in rounds.items()}

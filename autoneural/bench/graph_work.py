@@ -98,7 +98,7 @@ def _profile(bundle: Bundle, spec: GraphSpec, target: str, threads: int) -> Grap
         events = json.loads(file.read_text(encoding="utf-8"))
     weights = external_bytes(path)
     return GraphWork(
-        graph=path.stem,
+        graph=spec.role if spec.any_width else path.stem,
         role=spec.role,
         width=spec.width,
         macs=macs(events),

@@ -11,16 +11,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import gguf
-import llama_cpp as llama
 import numpy as np
 
 from autoneural.bench.peer_gguf import write_random
 from autoneural.bench.peers import PeerTask, Run
 from autoneural.config import TextConfig
 
+llama: Any = import_module("llama_cpp")  # built where it is wanted: no types elsewhere
 _BATCH = 512
 
 
@@ -37,7 +39,7 @@ def opened(text: TextConfig, task: PeerTask, form: str) -> Iterator[Run]:
 _LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *line: None)
 
 
-def _open(path: Path, text: TextConfig, task: PeerTask) -> llama.llama_context_p:
+def _open(path: Path, text: TextConfig, task: PeerTask) -> Any:
     llama.llama_log_set(_LOG, ctypes.c_void_p())
     llama.llama_backend_init()
     model = llama.llama_model_load_from_file(str(path).encode(), llama.llama_model_default_params())
@@ -53,13 +55,13 @@ def _open(path: Path, text: TextConfig, task: PeerTask) -> llama.llama_context_p
     return context
 
 
-def _prompt(context: llama.llama_context_p, text: TextConfig, task: PeerTask) -> float:
+def _prompt(context: Any, text: TextConfig, task: PeerTask) -> float:
     start = time.perf_counter()
     _fresh(context, text, task.prompt)
     return task.prompt / (time.perf_counter() - start)
 
 
-def _decode(context: llama.llama_context_p, text: TextConfig, task: PeerTask) -> float:
+def _decode(context: Any, text: TextConfig, task: PeerTask) -> float:
     random, steps = np.random.default_rng(1), task.answer - 1
     _fresh(context, text, task.depth)
     start = time.perf_counter()
@@ -68,14 +70,14 @@ def _decode(context: llama.llama_context_p, text: TextConfig, task: PeerTask) ->
     return steps / (time.perf_counter() - start)
 
 
-def _fresh(context: llama.llama_context_p, text: TextConfig, tokens: int) -> None:
+def _fresh(context: Any, text: TextConfig, tokens: int) -> None:
     llama.llama_memory_clear(llama.llama_get_memory(context), True)
     ids = np.random.default_rng(0).integers(text.vocab_size, size=tokens)
     for begin in range(0, tokens, _BATCH):
         _feed(context, ids[begin : begin + _BATCH])
 
 
-def _feed(context: llama.llama_context_p, ids: np.ndarray) -> None:
+def _feed(context: Any, ids: np.ndarray) -> None:
     """Also waits: llama.cpp may compute later than it returns."""
     tokens = (ctypes.c_int32 * len(ids))(*ids.tolist())
     if llama.llama_decode(context, llama.llama_batch_get_one(tokens, len(ids))):

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # on by default; before its import
 @contextmanager
 def opened(text: TextConfig, task: PeerTask, form: str) -> Iterator[Run]:
     """Builds the graph of random weights at precision `form` in a folder that goes away."""
-    import onnxruntime_genai as genai
-
+    genai: Any = import_module("onnxruntime_genai")  # whose names are native
     with tempfile.TemporaryDirectory() as folder:
         graph = _build(text, form, Path(folder))
         config = genai.Config(str(graph))

@@ -6,6 +6,7 @@ qdq     integers throughout, as an NPU compiles  from a quantised checkpoint
 
 manifest.json  tokenizer.json  chat_template.jinja
 <target>/{vision,prefill,verify,decode,head}.onnx  vision.data  language.data  embedding.bin
+cpu/decoder.onnx is prefill, verify and decode, or those of them whose arithmetic is the same
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from autoneural.export.parity import (
     worst,
 )
 from autoneural.export.passes.any_past import AnyPast
+from autoneural.export.passes.any_width import TRACED, AnyWidth
 from autoneural.export.qdq import Linears, Quantization, pack_graph, quantize_graph
 from autoneural.export.source import Source, at_sizes, load_source
 from autoneural.files import refuse_current, replace_folder
@@ -63,11 +65,9 @@ class ExportOptions:
     in its own way; 0 is 4 for weights of 8 bits, which have no other kernel, and 1 for those of 4.
     `fast`: target `cpu` in the quickest arithmetic: level 4 and, for the many rows of a prompt
     or a picture, bytes by bytes (`passes/quantize_rows.py`); a prompt's have weights of their own.
-    `dynamic`: target `cpu` in int8, activations ranged at run time as ONNX
-    defines it (`passes/dynamic_quantize.py`).
-    `past_block`: the past of `cpu` decoders grows in blocks of so many rows (`GraphSpec`); where it
-    is 0, or no less than the context, it is static, as in other targets. `verify` runs each graph
-    once against PyTorch and reports the SQNR.
+    `past_block`: the past of `cpu` decoders grows in blocks of so many rows (`GraphSpec`); 0 for
+    one block as long as the context. `verify` runs each graph once against PyTorch and reports the
+    SQNR.
     """
 
     context: int = 1024
@@ -76,9 +76,13 @@ class ExportOptions:
     image_sizes: tuple[int, ...] = ()
     accuracy_level: int = 0
     fast: bool = False
-    dynamic: bool = False
     past_block: int = 256
     verify: bool = True
+
+    @property
+    def rows_of_past(self) -> int:
+        """Rows of a block of the past, at most the context."""
+        return min(self.past_block or self.context, self.context)
 
     @classmethod
     def within(cls, context: int) -> ExportOptions:
@@ -121,7 +125,7 @@ def build_bundle(
             f"need 0 < width <= context <= {limit}, the model's positions"
         )
     if options.past_block < 0:
-        raise UserError(f"past_block {options.past_block}: not a number of rows, nor 0 for static")
+        raise UserError(f"past_block {options.past_block}: not a number of rows, nor 0 for all")
     with replace_folder(out, Finished.stage_of(keep)) as stage:
         manifest, finished = _manifest(source, options), Finished(keep, stage)
         for target in targets:
@@ -150,39 +154,43 @@ def _export_target(
     if target == "qdq" and options.verify:
         reference = load_quantized(source.folder)
     graphs = []
-    for key in _keys(source, options):
-        weights = files["vision" if key.role == "vision" else "language"]
-        stem = f"{target}/{_stem(key, source)}"
-        entry = finished.entry(f"{stem}.onnx")
-        if entry is None:
-            path = stage / f"{stem}.onnx"
-            block = _past_block(key, target, options)
-            encodings, tensors = _export_one(path, key, target, source, options, weights)
-            entry = {**vars(key), "file": f"{stem}.onnx", **tensors}
-            entry |= {"past_block": block} if block else {}
-            line = f"{stem}: {path.stat().st_size / 1024:.0f} KiB"
-            if options.verify:
-                # At another length than was traced, where any will do.
-                tried = replace(key, context=block) if block else key
-                line += f", {_describe(_verify(path, tried, reference, encodings))}"
-            finished.add(f"{stem}.onnx", entry, weights)
+    for stem, keys in _files(target, source, options).items():
+        weights = files["vision" if keys[0].role == "vision" else "language"]
+        file = f"{target}/{stem}.onnx"
+        entries = finished.entries(file)
+        if entries is None:
+            encodings, entries = _export_one(stage / file, keys, target, source, options, weights)
+            entries = [{**entry, "file": file} for entry in entries]
+            line = f"{target}/{stem}: {(stage / file).stat().st_size / 1024:.0f} KiB"
+            for key in keys if options.verify else ():
+                parity = _verify(stage / file, _tried(key, target, options), reference, encodings)
+                line += f", {key.role} " if keys[1:] else ", "
+                line += _describe(parity)
+            finished.add(file, entries, weights)
             progress(line)
         else:
-            progress(f"{stem}: there already")
-        graphs.append(entry)
+            progress(f"{target}/{stem}: there already")
+        graphs += entries
     for weights in files.values():
         progress(f"{target}/{weights.path.name}: {weights.path.stat().st_size / 2**20:.2f} MiB")
     return {
         "graphs": graphs,
         "embedding": _write_embedding(stage, target, source),
         "mask_value": _mask_value(target, source),
-        "precision": _precision(target, source, options.dynamic),
+        "precision": _precision(target, source, options.fast),
     }
 
 
-def _keys(source: Source, options: ExportOptions) -> list[GraphKey]:
+def _files(target: str, source: Source, options: ExportOptions) -> dict[str, list[GraphKey]]:
+    """Graphs by the stem of their file: decoders for a CPU that compute alike are one graph."""
     widths = (options.prefill_width, options.verify_width)
-    return graph_keys(source.model, options.context, *widths, options.image_sizes)
+    keys = graph_keys(source.model, options.context, *widths, options.image_sizes)
+    found: dict[str, list[GraphKey]] = {}
+    for key in keys:
+        alike = _linears(key, options) == _linears(keys[-1], options)
+        shared = target == "cpu" and key.role in DECODERS and alike
+        found.setdefault("decoder" if shared else _stem(key, source), []).append(key)
+    return found
 
 
 def _stem(key: GraphKey, source: Source) -> str:
@@ -193,14 +201,16 @@ def _stem(key: GraphKey, source: Source) -> str:
 
 def _export_one(
     path: Path,
-    key: GraphKey,
+    keys: Sequence[GraphKey],
     target: str,
     source: Source,
     options: ExportOptions,
     weights: WeightFile,
-) -> tuple[Mapping[str, Encoding], dict[str, Any]]:
-    """Trace, rewrite for the target, save. Returns encodings of the ends and their manifest."""
-    model = export_graph(build_graph(source.model, key))
+) -> tuple[Mapping[str, Encoding], list[dict[str, Any]]]:
+    """Trace, rewrite for the target, save. Returns encodings of the ends, and `keys`' entries."""
+    free = target == "cpu" and keys[0].role in DECODERS
+    traced = replace(keys[0], width=TRACED) if free else keys[0]
+    model = export_graph(build_graph(source.model, traced))
     encodings: Mapping[str, Encoding] = {}
     if target != "float":
         assert source.quantization is not None
@@ -208,32 +218,44 @@ def _export_one(
             encodings = quantize_graph(model, source.quantization)
         else:
             integers = source.quantization.weights
-            linears = _linears(key, options)
-            pack_graph(model, integers, linears, options.accuracy_level)
-    tensors = {
+            pack_graph(model, integers, _linears(traced, options), options.accuracy_level)
+    ends = {
         "inputs": [_tensor(value, encodings) for value in model.graph.inputs],
         "outputs": [_tensor(value, encodings) for value in model.graph.outputs],
     }
-    if _past_block(key, target, options):
+    if free:
+        kept = source.model.config.text.conv_L_cache - 1
         layers = [LayerState(**entry) for entry in _state(source.model)]
         AnyPast(growing_axes(layers))(model)
+        AnyWidth(kept)(model)
+        changed = {"any_width": True, "past_block": options.rows_of_past}
+        entries = [{**vars(key), **_at_width(ends, key, kept), **changed} for key in keys]
+    else:
+        entries = [{**vars(key), **ends} for key in keys]
     save_model(model, path, weights)
-    return encodings, tensors
+    return encodings, entries
+
+
+def _at_width(ends: Mapping[str, Any], key: GraphKey, kept: int) -> dict[str, Any]:
+    """Inputs and outputs that were traced at another width, with the sizes of `key`."""
+    sizes = {TRACED + more: key.width + more for more in (0, kept, key.context)}
+    return {
+        end: [{**one, "shape": [sizes.get(n, n) for n in one["shape"]]} for one in tensors]
+        for end, tensors in ends.items()
+    }
 
 
 def _linears(key: GraphKey, options: ExportOptions) -> Linears:
     """The arithmetic of a `cpu` graph's linears."""
-    if options.dynamic:
-        return "dynamic"
     if options.fast:
         return "rows" if key.role in ("vision", "prefill") else "blocks"
     return "float"
 
 
-def _past_block(key: GraphKey, target: str, options: ExportOptions) -> int:
-    """Rows by which the past of a graph grows, 0 where it is static."""
-    grows = target == "cpu" and key.role in DECODERS and options.past_block < options.context
-    return options.past_block if grows else 0
+def _tried(key: GraphKey, target: str, options: ExportOptions) -> GraphKey:
+    """What a graph is verified at: a short past where any will do."""
+    grows = target == "cpu" and key.role in DECODERS
+    return replace(key, context=options.rows_of_past) if grows else key
 
 
 def _tensor(value: ir.Value, encodings: Mapping[str, Encoding]) -> dict[str, Any]:
@@ -294,7 +316,7 @@ def _mask_value(target: str, source: Source) -> float:
     return MASK_VALUE
 
 
-def _precision(target: str, source: Source, dynamic: bool) -> dict[str, str]:
+def _precision(target: str, source: Source, fast: bool) -> dict[str, str]:
     """Bits of most weights, of activations, of a narrower cache: "w4a16kv8", "kv8/16" if mixed."""
     if target == "float" or source.quantization is None:
         return dict.fromkeys(("vision", "language", "head"), "w32a32")
@@ -310,9 +332,8 @@ def _precision(target: str, source: Source, dynamic: bool) -> dict[str, str]:
         for name, weight in source.quantization.weights.items():
             if name.startswith(prefix):
                 sizes[weight.bits] = sizes.get(weight.bits, 0) + weight.values.size
-        ranged = target == "cpu" and dynamic and part != "vision"  # whose convolutions stay fp32
         found[part] = f"w{max(sizes, key=lambda bits: sizes[bits])}a"
-        found[part] += "8dyn" if ranged else str(activation)
+        found[part] += "8dyn" if target == "cpu" and fast else str(activation)
     if target == "qdq" and 8 in (widths := _cache_bits(source.quantization)):
         found["language"] += f"kv{'/'.join(map(str, sorted(widths)))}"
     return found

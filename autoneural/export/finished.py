@@ -1,7 +1,7 @@
 """Which graphs of an export are whole, so that one that was stopped goes on behind them.
 
     KEEP/bundle/         what becomes the bundle
-    KEEP/finished.json   of each graph that is whole: its entry of the manifest, its sha256;
+    KEEP/finished.json   of each graph that is whole: its entries of the manifest, its sha256;
                          of each file of weights: what lies where
 
 A kill, or a machine that vanishes, may cut off anything: what hashes do not confirm is made anew.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,16 @@ class Finished:
         """The file of weights of that name below the stage, with what it holds already."""
         return WeightFile(self._stage / name, self._weights.get(name))
 
-    def entry(self, file: str) -> dict[str, Any] | None:
-        """The manifest's entry of the graph in `file`, where that is whole."""
+    def entries(self, file: str) -> list[dict[str, Any]] | None:
+        """The manifest's entries of the graph in `file`, where that is whole."""
         found = self._graphs.get(file)
-        return None if found is None else found["entry"]
+        return None if found is None else found["entries"]
 
-    def add(self, file: str, entry: Mapping[str, Any], weights: WeightFile) -> None:
+    def add(self, file: str, entries: Sequence[dict[str, Any]], weights: WeightFile) -> None:
         """Write down that the graph in `file` is whole, with all that it reads of `weights`."""
         if self._record is None:
             return
-        self._graphs[file] = {"entry": dict(entry), "sha256": sha256(self._stage / file)}
+        self._graphs[file] = {"entries": list(entries), "sha256": sha256(self._stage / file)}
         self._weights[weights.path.relative_to(self._stage).as_posix()] = weights.stored
         found = {"graphs": self._graphs, "weights": self._weights}
         write_text(self._record, json.dumps(found, indent=1) + "\n")

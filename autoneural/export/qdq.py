@@ -28,7 +28,6 @@ from autoneural.errors import UserError
 from autoneural.export.graphs import INPUT_MODULES
 from autoneural.export.onnx import module_of
 from autoneural.export.passes.attend_in_place import AttendInPlace
-from autoneural.export.passes.dynamic_quantize import DynamicQuantize
 from autoneural.export.passes.insert_qdq import InsertQDQ
 from autoneural.export.passes.integer_weights import IntegerWeights
 from autoneural.export.passes.pack_matmul_nbits import PackMatMulNBits
@@ -44,13 +43,12 @@ _MOVES = frozenset(
 _INHERITS = frozenset(("AveragePool", "GlobalAveragePool", "Resize", "Concat"))
 
 
-Linears = Literal["float", "blocks", "rows", "dynamic"]
+Linears = Literal["float", "blocks", "rows"]
 """What the linears of a CPU graph multiply the integers of their weights by.
 
 float      fp32 activations, or what `accuracy_level` says      MatMulNBits
 blocks     bytes, ranged over blocks of a row                   MatMulNBits at level 4
 rows       bytes, ranged over a row; of convolutions those of one pixel alone
-dynamic    bytes, ranged over all rows together
 """
 _BYTES = 4  # the accuracy level that rounds activations to bytes
 
@@ -100,8 +98,6 @@ def pack_graph(
     """
     AttendInPlace()(model)
     try:
-        if linears == "dynamic":
-            DynamicQuantize(weights)(model)
         if linears == "rows":
             QuantizeRows(weights)(model)
         PackMatMulNBits(weights, accuracy_level if linears == "float" else _BYTES)(model)

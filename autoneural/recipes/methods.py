@@ -59,7 +59,7 @@ _STEPS: dict[str, tuple[Step, ...]] = {
 }
 DYNAMIC = "dynamic"
 METHODS = (*_STEPS, DYNAMIC)
-_DYNAMIC_WORDS = "the target cpu of ptq in int8, activations ranged at run time"
+_DYNAMIC_WORDS = "the target cpu of ptq by --fast: activations ranged at run time"
 _CONTEXT = 1024
 
 Say = Callable[[str], None]
@@ -183,10 +183,10 @@ def _bundle(entry: _Entry, out: Path, say: Say) -> Path:
     """The checkpoint's bundle for the CPU, unless it is there already."""
     limit = load_checkpoint(entry.folder).config.text.max_position_embeddings
     options = ExportOptions.within(min(_CONTEXT, limit))
-    options = replace(options, verify=False, dynamic=entry.dynamic)
+    options = replace(options, verify=False, fast=entry.dynamic)
     try:
         made = Bundle.load(out).manifest["recipe"]
-        there = (made["parent"], made["dynamic"]) == (weights_hash(entry.folder), entry.dynamic)
+        there = (made["parent"], made["fast"]) == (weights_hash(entry.folder), entry.dynamic)
     except (UserError, KeyError):
         there = False
     if not there:

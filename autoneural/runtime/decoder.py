@@ -1,12 +1,14 @@
 """Steps the decoder graphs over a sequence: inputs, state, logits.
 
 rows    [n, H] in the encoding of inputs_embeds, n >= 1
-chunk   the first n of S rows are real; row r sees the committed past and rows 0..r
+chunk   the first n of S rows are real; row r sees the committed past and rows 0..r. S is n where
+        the graph takes any number, or its width
 answer  logits [V] after the last row, real numbers
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -15,7 +17,9 @@ from autoneural.bundle import Bundle
 from autoneural.runtime.chain import Arrays, Graph
 from autoneural.runtime.session import TargetSessions, decode
 from autoneural.runtime.state import DecoderState, Fork, Mark
-from autoneural.runtime.step_inputs import StepInputs
+from autoneural.runtime.step_inputs import Positions, StepInputs
+
+_KEPT_WIDTHS = 16
 
 
 class Decoder:
@@ -32,11 +36,8 @@ class Decoder:
         self._widest = max(session.spec.width for session in sessions.decoders)
         self._layers = bundle.state
         self.context = min(session.spec.context for session in sessions.decoders)
-        text, mask_value = bundle.model.text, sessions.target.mask_value
-        self._inputs = {
-            graph.spec.width: StepInputs(graph.spec, text, mask_value)
-            for graph in sessions.decoders
-        }
+        self._positions = Positions(sessions.decoders[0].spec, bundle.model.text, self._widest)
+        self._inputs: OrderedDict[int, StepInputs] = OrderedDict()
         self.reset()
 
     @property
@@ -78,8 +79,9 @@ class Decoder:
 
     def run(self, rows: np.ndarray, width: int = 1) -> Arrays:
         """What a graph of at least this width says to `rows`; nothing is committed."""
-        session = self._sessions.decoder_for(max(len(rows), width))
-        return session.run(self._feeds(session, rows))
+        width = max(len(rows), width)
+        session = self._sessions.decoder_for(width)
+        return session.run(self._feeds(session, rows, width))
 
     def commit(self, outputs: Arrays, keys: Sequence[Hashable]) -> None:
         """Keep the first len(keys) rows of a `run`."""
@@ -107,10 +109,21 @@ class Decoder:
         head = self._sessions.head
         return decode(head.run({"hidden_states": hidden})["logits"], head.outputs["logits"])[0, 0]
 
-    def _feeds(self, graph: Graph, rows: np.ndarray) -> Arrays:
+    def _feeds(self, graph: Graph, rows: np.ndarray, width: int) -> Arrays:
         past_rows = graph.spec.past_rows(self.position)
         if past_rows != self._past_rows:  # graphs of other widths would hold on to the old arrays
             for other in self._sessions.decoders:
                 other.release()
             self._past_rows = past_rows
-        return {**self._inputs[graph.spec.width].fill(rows, self.position), **self._state.feeds()}
+        inputs = self._inputs_for(graph, width if graph.spec.any_width else graph.spec.width)
+        return {**inputs.fill(rows, self.position), **self._state.feeds()}
+
+    def _inputs_for(self, graph: Graph, width: int) -> StepInputs:
+        """Those of `width` rows; the few widths that were used last are kept."""
+        if width not in self._inputs:
+            mask_value = self._sessions.target.mask_value
+            self._inputs[width] = StepInputs(graph.spec, self._positions, mask_value, width)
+        self._inputs.move_to_end(width)
+        if len(self._inputs) > _KEPT_WIDTHS:
+            self._inputs.popitem(last=False)
+        return self._inputs[width]

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime as ort
 
 from autoneural.bundle import Bundle
-from autoneural.bundle_graphs import growing_axes, state_names
+from autoneural.bundle_graphs import open_axes, state_names
 from autoneural.errors import UserError
 from autoneural.manifest import (
     DECODERS,
@@ -94,9 +94,10 @@ class Backend:
         if placement.device == "cpu":
             cpu = cpu_options(placement.target, threads)
             providers = ["CPUExecutionProvider"]
+            # Graphs of several widths may be one file: one session, one copy of its weights.
             return cls(
                 placement=placement,
-                open=lambda path: ort.InferenceSession(path, cpu, providers=providers),
+                open=cache(lambda path: ort.InferenceSession(path, cpu, providers=providers)),
                 call=lambda work: work(),
                 binds=True,
             )
@@ -112,7 +113,7 @@ class Backend:
 class GraphSession:
     """One graph, ready to run; `inputs` and `outputs` are its tensors by name.
 
-    `growing`: inputs and the axis along which they may be shorter than the manifest says.
+    `growing`: tensors and the axes along which they may be shorter than the manifest says.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class GraphSession:
         path: Path,
         spec: GraphSpec,
         backend: Backend,
-        growing: Mapping[str, int] = MappingProxyType({}),
+        growing: Mapping[str, Collection[int]] = MappingProxyType({}),
     ) -> None:
         self.spec = spec
         self.inputs = {tensor.name: tensor for tensor in spec.inputs}
@@ -137,9 +138,6 @@ class GraphSession:
         self._check_tensors(path, growing)
         self._bound: Arrays = {}
         self._binding = self._session.io_binding() if backend.binds else None
-        if self._binding is not None:
-            for name in self.outputs:
-                self._binding.bind_output(name)
 
     @property
     def parts(self) -> tuple[Graph, ...]:
@@ -174,11 +172,16 @@ class GraphSession:
 
     def _bind(self, binding: ort.IOBinding, feeds: Mapping[str, np.ndarray]) -> None:
         """Inputs share the memory of their arrays, which are kept as long as they are bound."""
+        anew = False
         for name, given in feeds.items():
             array = np.ascontiguousarray(given)
             if self._bound.get(name) is not array:
                 binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
-                self._bound[name] = array
+                self._bound[name], anew = array, True
+        if anew:  # outputs are bound to what the run before made: perhaps for another width
+            binding.clear_binding_outputs()
+            for name in self.outputs:
+                binding.bind_output(name)
 
     def release(self) -> None:
         """Let go of the arrays of earlier runs."""
@@ -193,7 +196,7 @@ class GraphSession:
             counts[part.ep_name] += len(part.get_nodes())
         return dict(counts)
 
-    def _check_tensors(self, path: Path, growing: Mapping[str, int]) -> None:
+    def _check_tensors(self, path: Path, growing: Mapping[str, Collection[int]]) -> None:
         """The manifest speaks of this graph: the same names, types and shapes."""
         for promised, found in (
             (self.inputs, self._session.get_inputs()),
@@ -201,7 +204,7 @@ class GraphSession:
         ):
             graph = {t.name: (_DTYPES.get(t.type, t.type), _sizes(t.shape)) for t in found}
             manifest = {
-                name: (spec.dtype, _sizes(spec.shape, growing.get(name)))
+                name: (spec.dtype, _sizes(spec.shape, growing.get(name, ())))
                 for name, spec in promised.items()
             }
             for name in sorted(graph.keys() | manifest.keys()):
@@ -212,10 +215,12 @@ class GraphSession:
                     )
 
 
-def _sizes(shape: Sequence[int | str | None], growing: int | None = None) -> tuple[int | str, ...]:
-    """A shape, with `any` for the sizes that a graph leaves open and for the axis that grows."""
+def _sizes(
+    shape: Sequence[int | str | None], growing: Collection[int] = ()
+) -> tuple[int | str, ...]:
+    """A shape, with `any` for the sizes that a graph leaves open and for the axes that grow."""
     return tuple(
-        n if isinstance(n, int) and axis != growing else "any" for axis, n in enumerate(shape)
+        n if isinstance(n, int) and axis not in growing else "any" for axis, n in enumerate(shape)
     )
 
 
@@ -331,9 +336,8 @@ def _graphs_in_parts(
 
 
 def _open_graph(bundle: Bundle, parts: Sequence[GraphSpec], backend: Backend) -> Graph:
-    axes = growing_axes(bundle.state)
     sessions = [
-        GraphSession(bundle.path(part.file), part, backend, axes if part.past_block else {})
+        GraphSession(bundle.path(part.file), part, backend, open_axes(part, bundle.state))
         for part in parts
     ]
     return sessions[0] if len(sessions) == 1 else GraphChain(sessions)
@@ -345,7 +349,10 @@ def cpu_options(target: str, threads: int) -> ort.SessionOptions:
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads wait for each other's parts of a run in a loop, and stop that when the run has ended:
+    # the head's would find the decoder's on their cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads > 1 else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if target == "qdq":
         # The graph says what the NPU computes, and is run as written: fused QDQ groups round

@@ -18,25 +18,40 @@ from autoneural.runtime.chain import Arrays
 from autoneural.runtime.session import encode
 
 
-class StepInputs:
-    """Of one graph, seen as a whole. `mask_value` is what a mask adds where it is closed."""
+class Positions:
+    """cos and sin at every place of the context and, for padded rows, beyond: [C+S, d], encoded.
 
-    def __init__(self, graph: GraphSpec, text: TextConfig, mask_value: float) -> None:
-        width, context = graph.width, graph.context
+    For graphs of up to `width` rows, which encode them as `graph` does.
+    """
+
+    def __init__(self, graph: GraphSpec, text: TextConfig, width: int) -> None:
+        inputs = {tensor.name: tensor for tensor in graph.inputs}
+        # Padded rows may lie beyond the context; what they compute is thrown away.
+        places = np.minimum(np.arange(graph.context + width), graph.context - 1)
+        tables = zip(("cos", "sin"), rope_tables(text, graph.context), strict=True)
+        self.tables = {name: encode(table, inputs[name])[places] for name, table in tables}
+
+
+class StepInputs:
+    """Of one graph, seen as a whole, for `width` rows.
+
+    `mask_value` is what a mask adds where it is closed.
+    """
+
+    def __init__(
+        self, graph: GraphSpec, positions: Positions, mask_value: float, width: int
+    ) -> None:
         inputs = {tensor.name: tensor for tensor in graph.inputs}
         spec = inputs["inputs_embeds"]
         self._padding = spec.zero_point
         self._width = width
-        # Padded rows may lie beyond the context; what they compute is thrown away.
-        places = np.minimum(np.arange(context + width), context - 1)
-        tables = zip(("cos", "sin"), rope_tables(text, context), strict=True)
-        self._tables = {name: encode(table, inputs[name])[places] for name, table in tables}
+        self._tables = positions.tables
         open_and_closed = encode(np.array([0.0, mask_value], np.float32), inputs["mask"])
         self._open, self._closed = open_and_closed
         self._past_rows = graph.past_rows
         self._past: int | None = 0
         self._arrays: Arrays = {
-            "inputs_embeds": np.full(spec.shape, spec.zero_point, spec.dtype),
+            "inputs_embeds": np.full((1, width, spec.shape[2]), spec.zero_point, spec.dtype),
             **{name: table[None, None, :width].copy() for name, table in self._tables.items()},
             "mask": self._new_mask(self._past_rows(0)),
         }

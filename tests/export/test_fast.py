@@ -24,6 +24,8 @@ def test_linears_round_their_activations_and_stay_near_the_float_ones(
     assert main([*command, "--fast"]) == 0
     bundle = Bundle.load(out)
     assert bundle.manifest["recipe"]["fast"] is True
+    words = {"vision": "w8a8dyn", "language": "w4a8dyn", "head": "w8a8dyn"}
+    assert bundle.target("cpu").precision == words
     model = load_quantized(checkpoint, activations=False)
     for role, width, kernel in (("decode", 1, "MatMulNBits"), ("prefill", 64, INTEGER)):
         spec = next(g for g in bundle.target("cpu").graphs if g.role == role)
@@ -44,7 +46,6 @@ def test_linears_round_their_activations_and_stay_near_the_float_ones(
     ("words", "message"),
     [
         (["export", "CKPT", "--targets", "qdq"], "--fast is of target cpu"),
-        (["export", "CKPT", "--dynamic"], "not with --dynamic"),
         (["build", "CKPT", "--chip", "SA8295P"], "--fast is of --chip cpu: SA8295P computes"),
     ],
 )

@@ -58,7 +58,7 @@ def watch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Seen:
 
         def run(feeds: dict[str, np.ndarray], graph=graph, inner=graph.run) -> dict:
             lengths = {a.shape[2] for n, a in feeds.items() if n.startswith("past_key_values")}
-            (length,) = lengths | {feeds["mask"].shape[3] - graph.spec.width}
+            (length,) = lengths | {feeds["mask"].shape[3] - feeds["inputs_embeds"].shape[1]}
             seen.append((engine._decoder.position, length))
             return inner(feeds)
 
@@ -258,4 +258,6 @@ def test_a_manifest_that_is_wrong_about_it_is_refused(growing: Bundle, static: B
     with pytest.raises(UserError, match="manifest and graph disagree on 'mask'"):
         Engine(changed(growing, past_block=0), "cpu", threads=1)
     with pytest.raises(UserError, match="manifest and graph disagree on 'mask'"):
-        Engine(changed(static, past_block=16), "cpu", threads=1)
+        Engine(changed(static, past_block=0), "cpu", threads=1)
+    with pytest.raises(UserError, match="manifest and graph disagree on 'cos"):
+        Engine(changed(static, any_width=False), "cpu", threads=1)

@@ -9,7 +9,7 @@ import pytest
 from autoneural.bundle import Bundle
 from autoneural.runtime.devices import place
 from autoneural.runtime.session import Backend, GraphSession, TargetSessions
-from autoneural.runtime.step_inputs import StepInputs
+from autoneural.runtime.step_inputs import Positions, StepInputs
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,8 @@ def sessions(tiny_bundle: Bundle) -> TargetSessions:
 
 
 def inputs(bundle: Bundle, sessions: TargetSessions, width: int) -> StepInputs:
-    return StepInputs(sessions.decoder_for(width).spec, bundle.model.text, -1e4)
+    spec = sessions.decoder_for(width).spec
+    return StepInputs(spec, Positions(spec, bundle.model.text, width), -1e4, width)
 
 
 def rows(count: int) -> np.ndarray:
