@@ -6,7 +6,7 @@ qdq     integers throughout, as an NPU compiles  from a quantised checkpoint
 
 manifest.json  tokenizer.json  chat_template.jinja
 <target>/{vision,prefill,verify,decode,head}.onnx  vision.data  language.data  embedding.bin
-cpu/decoder.onnx is prefill, verify and decode, or those of them whose arithmetic is the same
+cpu/decoder.onnx is prefill, verify and decode; with `fast` cpu/prefill.onnx is verify as well
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class ExportOptions:
     vision graph, all on the same weights; pictures get the first size unless told.
     `accuracy_level` of MatMulNBits: 1 keeps fp32 activations, 4 lets the kernel round them to int8
     in its own way; 0 is 4 for weights of 8 bits, which have no other kernel, and 1 for those of 4.
-    `fast`: target `cpu` in the quickest arithmetic: level 4 and, for the many rows of a prompt
-    or a picture, bytes by bytes (`passes/quantize_rows.py`); a prompt's have weights of their own.
+    `fast`: target `cpu` in the quickest arithmetic: level 4 for one row; for more, and for
+    pictures, bytes by bytes (`passes/quantize_rows.py`), with weights of their own.
     `past_block`: the past of `cpu` decoders grows in blocks of so many rows (`GraphSpec`); 0 for
     one block as long as the context. `verify` runs each graph once against PyTorch and reports the
     SQNR.
@@ -185,11 +185,14 @@ def _files(target: str, source: Source, options: ExportOptions) -> dict[str, lis
     """Graphs by the stem of their file: decoders for a CPU that compute alike are one graph."""
     widths = (options.prefill_width, options.verify_width)
     keys = graph_keys(source.model, options.context, *widths, options.image_sizes)
+    decoders = [key for key in keys if target == "cpu" and key.role in DECODERS]
     found: dict[str, list[GraphKey]] = {}
     for key in keys:
-        alike = _linears(key, options) == _linears(keys[-1], options)
-        shared = target == "cpu" and key.role in DECODERS and alike
-        found.setdefault("decoder" if shared else _stem(key, source), []).append(key)
+        stem = _stem(key, source)
+        if key in decoders:
+            alike = [k for k in decoders if _linears(k, options) == _linears(key, options)]
+            stem = "decoder" if alike == decoders else alike[0].name
+        found.setdefault(stem, []).append(key)
     return found
 
 
@@ -248,7 +251,7 @@ def _at_width(ends: Mapping[str, Any], key: GraphKey, kept: int) -> dict[str, An
 def _linears(key: GraphKey, options: ExportOptions) -> Linears:
     """The arithmetic of a `cpu` graph's linears."""
     if options.fast:
-        return "rows" if key.role in ("vision", "prefill") else "blocks"
+        return "blocks" if key.width == 1 else "rows"
     return "float"
 
 

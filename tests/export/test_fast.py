@@ -14,6 +14,7 @@ from autoneural.export.graphs import GraphKey, build_graph
 from autoneural.export.parity import compare_float, run_float, run_torch, sample_inputs, worst
 
 INTEGER = "MatMulIntegerToFloat"
+ROLES = (("decode", 1, "MatMulNBits"), ("verify", 8, INTEGER), ("prefill", 64, INTEGER))
 
 
 def test_linears_round_their_activations_and_stay_near_the_float_ones(
@@ -27,8 +28,9 @@ def test_linears_round_their_activations_and_stay_near_the_float_ones(
     words = {"vision": "w8a8dyn", "language": "w4a8dyn", "head": "w8a8dyn"}
     assert bundle.target("cpu").precision == words
     model = load_quantized(checkpoint, activations=False)
-    for role, width, kernel in (("decode", 1, "MatMulNBits"), ("prefill", 64, INTEGER)):
+    for role, width, kernel in ROLES:
         spec = next(g for g in bundle.target("cpu").graphs if g.role == role)
+        assert spec.file == f"cpu/{'decode' if width == 1 else 'prefill'}.onnx"
         nodes = [n for n in ir.load(out / spec.file).graph if n.op_type in ("MatMulNBits", INTEGER)]
         assert {n.op_type for n in nodes} == {kernel}
         for node in nodes:
