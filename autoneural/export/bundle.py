@@ -221,7 +221,8 @@ def _export_one(
             encodings = quantize_graph(model, source.quantization)
         else:
             integers = source.quantization.weights
-            pack_graph(model, integers, _linears(traced, options), options.accuracy_level)
+            linears = _linears(keys[0], options)
+            pack_graph(model, integers, linears, options.accuracy_level)
     ends = {
         "inputs": [_tensor(value, encodings) for value in model.graph.inputs],
         "outputs": [_tensor(value, encodings) for value in model.graph.outputs],
