@@ -15,7 +15,7 @@ All that learns besides the weights is in the child `ranges` of the model: a par
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -75,7 +75,7 @@ class LearnedOutput(OutputQuantizer):
 
     def __init__(self, encoding: Encoding, log_gain: nn.Parameter | None) -> None:
         super().__init__(encoding.bits)
-        self.set_encoding(encoding)
+        super().set_encoding(encoding)
         self.zero_point = encoding.zero_point
         # In a tuple: the parameter belongs to LearnedRanges, which has it once where it is tied.
         self._log_gain = (log_gain,)
@@ -90,11 +90,18 @@ class LearnedOutput(OutputQuantizer):
         low, high = -self.zero_point, top - self.zero_point
         return round_learned(x, self.learned_scale(), low, high, factor)
 
+    def set_encoding(self, encoding: Encoding) -> None:
+        """What others read off it; what it rounds to is learned."""
+        self.encoding = encoding
+
+    def learned_encoding(self) -> Encoding:
+        scale = float(self.learned_scale())
+        return Encoding(bits=self.bits, scale=scale, zero_point=self.zero_point)
+
     def frozen(self) -> OutputQuantizer:
         """The same rounding, for good."""
         quantizer = OutputQuantizer(self.bits)
-        scale = float(self.learned_scale())
-        quantizer.set_encoding(Encoding(bits=self.bits, scale=scale, zero_point=self.zero_point))
+        quantizer.set_encoding(self.learned_encoding())
         return quantizer
 
 
@@ -184,10 +191,16 @@ def rounded_weights(model: nn.Module) -> Iterator[None]:
 
 
 class RoundedObjective:
-    """`objective` over a model prepared by `start_qat`: its weights are rounded for every loss."""
+    """`objective` over a model prepared by `start_qat`: its weights are rounded for every loss.
 
-    def __init__(self, objective: Objective) -> None:
+    `follow` is called with the model before each.
+    """
+
+    def __init__(
+        self, objective: Objective, follow: Callable[[nn.Module], None] = lambda model: None
+    ) -> None:
         self._objective = objective
+        self._follow = follow
         self.modules, self.buffers = objective.modules, objective.buffers
         self.attributes, self.boxes = objective.attributes, objective.boxes
 
@@ -195,11 +208,29 @@ class RoundedObjective:
         return self._objective.normaliser(batch)
 
     def loss(self, model: Any, batch: Any) -> Tensor:
+        self._follow(model)
         with rounded_weights(model):
             return self._objective.loss(model, batch)
 
     def figures(self) -> dict[str, Any]:
         return self._objective.figures()
+
+
+@torch.no_grad()
+def settle(model: nn.Module) -> None:
+    """Write down what is learned so far where a frozen model has it: integers, scales, encodings.
+
+    What the model computes and learns stays as it is.
+    """
+    ranges = _ranges(model)
+    for _, quantizer in output_quantizers(model):
+        if isinstance(quantizer, LearnedOutput):
+            quantizer.set_encoding(quantizer.learned_encoding())
+    for path, module, quantizer in weight_quantizers(model):
+        learned = ranges.weight(f"{path}.{quantizer.parameter}")
+        parameter = module.get_parameter(quantizer.parameter)
+        quantizer.integers = learned.integers(parameter).to(torch.int16)
+        quantizer.scale = learned.learned_scale().detach().clone()
 
 
 @torch.no_grad()
@@ -216,12 +247,10 @@ def finish_qat(
         assert isinstance(quantizer, LearnedOutput)
         plain = frozen.setdefault(quantizer, quantizer.frozen())
         attach_output(model.get_submodule(path), plain)
+    settle(model)
     for path, module, quantizer in weight_quantizers(model):
-        learned = ranges.weight(f"{path}.{quantizer.parameter}")
         parameter = module.get_parameter(quantizer.parameter)
-        quantizer.integers = learned.integers(parameter).to(torch.int16)
-        quantizer.scale = learned.learned_scale().detach().clone()
-        parameter.copy_(learned(parameter))
+        parameter.copy_(ranges.weight(f"{path}.{quantizer.parameter}")(parameter))
     delattr(model, RANGES)
     model.eval().requires_grad_(False)
     # The mask value was chosen with ranges that have stayed: there is nothing to choose again.

@@ -36,9 +36,10 @@ def snap_encodings(model: nn.Module, encodings: dict[str, Any], runs: Iterable[R
 
 
 @torch.no_grad()
-def snap_scales(model: nn.Module, wiring: Wiring) -> dict[str, Encoding]:
+def snap_scales(model: nn.Module, wiring: Wiring, *, write: bool = True) -> dict[str, Encoding]:
     """Snap every engine layer of a frozen model in `wiring`, in place.
 
+    Without `write` the float weights, which are still to learn, stay what they are.
     Returns the output encodings that have moved. Outputs that share their encoding with others
     stay as they are.
     """
@@ -50,18 +51,18 @@ def snap_scales(model: nn.Module, wiring: Wiring) -> dict[str, Encoding]:
             continue
         quantizer = weights.get(id(weight))
         if quantizer is not None and quantizer.bits <= 8:
-            _snap_weight(weight, quantizer, *encodings_of(model, path, wiring))
+            _snap_weight(weight, quantizer, *encodings_of(model, path, wiring), write=write)
     return moved
 
 
 def _snap_weight(
-    weight: torch.Tensor, quantizer: WeightQuantizer, x: Encoding, y: Encoding
+    weight: torch.Tensor, quantizer: WeightQuantizer, x: Encoding, y: Encoding, *, write: bool
 ) -> None:
     assert quantizer.scale is not None
     assert quantizer.integers is not None
     snapped = snap_weight_scale(quantizer.scale.cpu().numpy(), x.scale, y.scale, _BITS)
     quantizer.scale = torch.from_numpy(snapped).to(weight.device)
-    if not is_placeholder(weight):  # those are loaded from the integers
+    if write and not is_placeholder(weight):  # those are loaded from the integers
         rows = quantizer.integers.flatten(1) * quantizer.scale.reshape(-1, 1)
         weight.copy_(rows.reshape(weight.shape))
 

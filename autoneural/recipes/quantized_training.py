@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from autoneural.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -23,6 +25,7 @@ from autoneural.checkpoint import (
 from autoneural.compress.derive import FloatCheckpoint, open_float
 from autoneural.compress.precision import Precision, find_precision
 from autoneural.compress.qat import RANGES, RoundedObjective, finish_qat, start_qat
+from autoneural.compress.qat_on_chip import ChipForward
 from autoneural.compress.quantize import (
     Sample,
     activation_encodings,
@@ -84,9 +87,10 @@ def qat(
     """Quantise the float `checkpoint` and train it to answer as before; writes `out`.
 
     The teacher is the checkpoint itself unless another is named. `samples` rows of the training
-    file calibrate (`progress` as in `post_training_quantize`); with `chip` recipe.json says also
-    what the result loses there. Trains in fp32 unless told otherwise: activations of 16 bits would
-    be rounded to the 8 that bf16 has. `run` keeps the state: call again to resume.
+    file calibrate (`progress` as in `post_training_quantize`); with `chip` the forward pass is that
+    chip's (`compress/qat_on_chip.py`), and recipe.json says what the result loses there. Trains in
+    fp32 unless told otherwise: activations of 16 bits would be rounded to the 8 that bf16 has.
+    `run` keeps the state: call again to resume.
     """
     target = None if chip is None else find_chip(chip)
     chosen = find_precision(precision)
@@ -106,10 +110,11 @@ def qat(
         chip=target,
         progress=progress,
     )
+    follow = _as_onnx if target is None else ChipForward(target.htp, steps.samples).follow
     method = Method(
         facts=steps.facts() | _teaching(teacher or checkpoint, how),
         prepare=steps.prepare,
-        objective=lambda stage: RoundedObjective(distilled(stage)),
+        objective=lambda stage: RoundedObjective(distilled(stage), follow),
         save=steps.save,
     )
     return run_recipe(
@@ -139,6 +144,10 @@ def _recipe(
     )
 
 
+def _as_onnx(model: nn.Module) -> None:
+    """Fake quantisation as ONNX defines it: nothing to follow."""
+
+
 def _teaching(teacher: str | Path, how: Distillation) -> dict[str, Any]:
     return {"teacher": weights_hash(teacher), "distillation": how.to_dict()}
 
@@ -161,6 +170,7 @@ class _Qat:
             "stage": "quantize",
             "precision": self.precision.to_dict(),
             "calibration_samples": len(self.samples),
+            "arithmetic": "onnx" if self.chip is None else self.chip.generation,
         }
 
     @property

@@ -16,8 +16,8 @@ def footprint(bundle: Bundle, target: str, vision: str | None = None) -> int:
     `vision` is the target of the encoder, where it is another. A past that grows counts as
     what it may come to.
 
-    Weight files count once per graph that refers to them: every session packs its own copy. Not
-    counted is what depends on machine and use: activations, kept features of pictures, and ONNX
+    Weight files count once per graph file that refers to them: every session packs its own copy.
+    Not counted is what depends on machine and use: activations, kept features of pictures, and ONNX
     Runtime itself. Raises UserError where the bundle has no such target.
     """
     spec = bundle.target(target)
@@ -25,13 +25,13 @@ def footprint(bundle: Bundle, target: str, vision: str | None = None) -> int:
     graphs = [g for g in spec.graphs if g.role != "vision"]
     seeing = bundle.target(vision or target).graphs
     graphs += [g for g in seeing if g.role == "vision" and g.image_size == size]
-    weights = sum(_weights(bundle, graph) for graph in graphs)
+    weights = sum(_weights(bundle, file) for file in {g.file for g in graphs})
     table = prod(spec.embedding.shape) * DTYPE_BYTES[spec.embedding.dtype]
     return weights + table + _state(bundle, graphs)
 
 
-def _weights(bundle: Bundle, graph: GraphSpec) -> int:
-    path = bundle.path(graph.file)
+def _weights(bundle: Bundle, graph: str) -> int:
+    path = bundle.path(graph)
     files = {path, *(path.parent / name for name in external_locations(path))}
     return sum(file.stat().st_size for file in files)
 

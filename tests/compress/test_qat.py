@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from autoneural.checkpoint import load_checkpoint
 from autoneural.compress.derive import open_float, save_derived
@@ -85,10 +87,18 @@ def divergence(teacher: VLM, model: VLM, samples: list[Sample]) -> float:
         return float(sum(kl_divergence(own, theirs, 1.0).mean() for own, theirs in pairs))
 
 
-def train(started: Started, batches: list[Batch], steps: int, lr: float, ranges: float) -> None:
-    objective = RoundedObjective(
-        DistillObjective(started.teacher.config, started.teacher, Distillation(), IMAGE_TOKEN)
+def train(
+    started: Started,
+    batches: list[Batch],
+    steps: int,
+    lr: float,
+    ranges: float,
+    follow: Callable[[nn.Module], None] = lambda model: None,
+) -> None:
+    distilled = DistillObjective(
+        started.teacher.config, started.teacher, Distillation(), IMAGE_TOKEN
     )
+    objective = RoundedObjective(distilled, follow)
     model = started.model.requires_grad_(True)
     groups = {name.startswith(RANGES): [] for name in ("x", RANGES)}
     for name, parameter in model.named_parameters():
@@ -217,14 +227,19 @@ def test_all_that_is_rounded_gets_gradients(started: Started, samples: list[Samp
     assert [n for n in without if not (n.startswith(RANGES) and any(g in n for g in on_grid))] == []
 
 
-def test_qat_comes_closer_to_the_teacher_than_ptq(
-    config: ModelConfig, make_sample: MakeSample
-) -> None:
-    """Sequences of a dozen tokens: few enough to learn in seconds, more than training can see."""
+def two_layers(config: ModelConfig) -> VLM:
     torch.manual_seed(0)
     layers = replace(config.text, layer_types=("conv", "full_attention"))
     model = VLM(replace(config, text=layers)).eval().requires_grad_(False)
     model.language_model.model.embed_tokens.weight.mul_(10)  # answers that are not all alike
+    return model
+
+
+def test_qat_comes_closer_to_the_teacher_than_ptq(
+    config: ModelConfig, make_sample: MakeSample
+) -> None:
+    """Sequences of a dozen tokens: few enough to learn in seconds, more than training can see."""
+    model = two_layers(config)
     seen = [make_sample(0), *texts(1, 8)]
     started = Started(model, seen, COARSE)
     train(started, [batch_of(texts(seed, 16)) for seed in range(2, 32)], 30, 1e-3, 1e-3)
