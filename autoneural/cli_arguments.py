@@ -61,9 +61,9 @@ def add_speculate(parser: argparse.ArgumentParser) -> None:
     speed = parser.add_argument_group("speed (docs/runtime.md)")
     speed.add_argument(
         "--speculate",
-        choices=("off", "lookup", "lookahead"),
+        choices=("off", "forced", "lookup", "lookahead"),
         default="off",
-        help="guess several tokens per step and keep the right ones (default off)",
+        help="several tokens per step: what a schema forces, or guesses too (default off)",
     )
     speed.add_argument(
         "--exact",

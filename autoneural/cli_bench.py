@@ -117,6 +117,9 @@ def _add_speculation(kinds: argparse._SubParsersAction) -> None:
     add.add_argument("--n", type=positive, default=40, help="questions per task (default 40)")
     add.add_argument("--seed", type=natural, default=0, help="which questions (default 0)")
     add.add_argument("--kinds", nargs="+", metavar="KIND", help="of these only, json for one")
+    add.add_argument(
+        "--schema", action="store_true", help="JSON answers by a schema: keys and types are given"
+    )
     add.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 

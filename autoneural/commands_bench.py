@@ -125,7 +125,7 @@ def bench_speculation(args: argparse.Namespace) -> None:
     turns = [item for items in zip(*drawn.values(), strict=True) for item in items]
     items = [item for item in turns if not args.kinds or item.kind in args.kinds]
     with stages() as progress:
-        report = measure_speculation(bundle, args.target, items, progress)
+        report = measure_speculation(bundle, args.target, items, progress, schema=args.schema)
     if args.json:
         print(json.dumps(report))
     else:

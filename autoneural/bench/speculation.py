@@ -1,5 +1,7 @@
 """What speculation buys on this CPU, and whether it changes tokens: each way, the same questions.
 
+With `schema` JSON answers must have the keys and types of the right one, in its order.
+
 Questions are answered in every way in turn, so what else the machine does slows all of them alike;
 speeds are medians over the answers of their ratio to plain decoding (fast, off). The first question
 warms up and is not counted. One thread; answers start from a fresh state.
@@ -7,6 +9,7 @@ warms up and is not counted. One thread; answers start from a fresh state.
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,9 +25,10 @@ from autoneural.bench.quality import Item
 from autoneural.bundle import Bundle
 from autoneural.errors import UserError
 from autoneural.runtime import Engine, Result
+from autoneural.runtime.constraint import Constraint
 from autoneural.runtime.drafting import Speculate
 
-WAYS: tuple[Speculate, ...] = ("off", "lookup", "lookahead")
+WAYS: tuple[Speculate, ...] = ("off", "forced", "lookup", "lookahead")
 PROFILES = ("fast", "exact")
 
 
@@ -48,6 +52,8 @@ def measure_speculation(
     target: str | None,
     items: Sequence[Item],
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    *,
+    schema: bool = False,
 ) -> dict[str, Any]:
     """Ways of decoding side by side; JSON-ready.
 
@@ -59,11 +65,14 @@ def measure_speculation(
     engines = {
         profile: Engine(bundle, target, threads=1, exact=profile == "exact") for profile in PROFILES
     }
-    ways = list(product(PROFILES, WAYS))
+    kinds: list[Speculate] = [way for way in WAYS if schema or way != "forced"]
+    ways = list(product(PROFILES, kinds))
     results: dict[tuple[str, Speculate], list[Result]] = {way: [] for way in ways}
     for done, item in enumerate(items, 1):
+        constraint = _constraint(item, engines["fast"]) if schema else None
         for profile, speculate in ways:
-            results[profile, speculate].append(_answer(engines[profile], item, speculate))
+            found = _answer(engines[profile], item, speculate, constraint)
+            results[profile, speculate].append(found)
         progress("answers", done, len(items))
     counted = {way: found[1:] for way, found in results.items()}
     costs = engines["fast"].step_costs()
@@ -71,15 +80,46 @@ def measure_speculation(
         "bundle": bundle.name,
         "target": engines["fast"].target,
         "answers": len(items) - 1,
+        "schema": schema,
         "width": costs.width,
         "cost_ratio": costs.ratio,
         "ways": [asdict(_way(*way, counted)) for way in ways],
     }
 
 
-def _answer(engine: Engine, item: Item, speculate: Speculate) -> Result:
+def schema_of(value: object) -> dict[str, Any]:
+    """The narrowest of our schemas that a JSON value fits: keys, their order, types."""
+    if isinstance(value, dict):
+        return {
+            "type": "object",
+            "properties": {key: schema_of(inner) for key, inner in value.items()},
+            "required": list(value),
+            "additionalProperties": False,
+        }
+    if isinstance(value, list):
+        return {"type": "array", **({"items": schema_of(value[0])} if value else {})}
+    names = {bool: "boolean", int: "integer", float: "number", type(None): "null"}
+    return {"type": names.get(type(value), "string")}
+
+
+def _constraint(item: Item, engine: Engine) -> Constraint | None:
+    """Of the form of the right answer; None where that is not a JSON object."""
+    try:
+        value = json.loads(item.expected)
+    except ValueError:
+        return None
+    if not isinstance(value, dict):
+        return None
+    return Constraint.json_schema(schema_of(value), engine.tokenizer)
+
+
+def _answer(
+    engine: Engine, item: Item, speculate: Speculate, constraint: Constraint | None
+) -> Result:
     engine.reset()
-    generation = engine.generate(item.messages, max_tokens=MAX_TOKENS, speculate=speculate)
+    generation = engine.generate(
+        item.messages, max_tokens=MAX_TOKENS, speculate=speculate, constraint=constraint
+    )
     for _ in generation:
         pass
     return generation.result

@@ -112,6 +112,13 @@ class Constraint:
         masked[allowed] = logits[allowed]
         return masked
 
+    def forced(self, most: int) -> list[int]:
+        """Up to `most` tokens that spell what must come next, whatever is said.
+
+        The usual ones for that text: `mask` may leave others that spell the same.
+        """
+        return list(self._matcher.compute_ff_tokens()[:most])
+
     def accept(self, token: int) -> None:
         """Go on to what may follow `token`, which must be one that `mask` left."""
         self._matcher.consume_token(token)

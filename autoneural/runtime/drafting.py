@@ -1,5 +1,7 @@
 """Drafts: cheap guesses of the next tokens, which one wide step of the model checks at once.
 
+forced     none: only what the form of the answer (`constraint.py`) leaves no choice about, which
+           comes before the guesses of the others as well
 lookup     prompt lookup: what followed the same n-gram earlier in prompt or answer
            (github.com/apoorvumang/prompt-lookup-decoding)
 lookahead  Jacobi iteration with an n-gram pool (Fu et al., arXiv 2402.02057), on one chain
@@ -14,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
-Speculate = Literal["off", "lookup", "lookahead"]
+Speculate = Literal["off", "forced", "lookup", "lookahead"]
 
 
 class Drafter(Protocol):
@@ -36,6 +38,22 @@ class Drafter(Protocol):
         what the model holds likeliest after drafts that were wrong.
         """
         ...
+
+
+class NoGuesses:
+    """For drafts that a constraint forces, and no others."""
+
+    reads_answers = False
+
+    def __init__(self, image_id: int) -> None:
+        pass
+
+    def propose(self, tokens: Sequence[int], most: int) -> list[int]:
+        """See `Drafter`: nothing."""
+        return []
+
+    def learn(self, drafts: Sequence[int], accepted: int, answers: Sequence[int]) -> None:
+        """Nothing: there are no drafts."""
 
 
 class PromptLookup:
@@ -143,4 +161,8 @@ class Lookahead:
         del pool[self._guesses :]
 
 
-DRAFTERS: dict[str, Callable[[int], Drafter]] = {"lookup": PromptLookup, "lookahead": Lookahead}
+DRAFTERS: dict[str, Callable[[int], Drafter]] = {
+    "forced": NoGuesses,
+    "lookup": PromptLookup,
+    "lookahead": Lookahead,
+}

@@ -173,7 +173,7 @@ class Engine:
         if "" in stop:
             raise UserError("stop: an empty text would stop everything")
         if speculate != "off" and speculate not in DRAFTERS:
-            raise UserError(f"speculate: {speculate!r} is not off, {' or '.join(DRAFTERS)}")
+            raise UserError(f"speculate: {speculate!r} is none of off, {', '.join(DRAFTERS)}")
         sampling = sampling or Sampling()
         check_beams(beams, sampling, speculate)
         room = self._room(inputs)
@@ -259,9 +259,10 @@ class Engine:
         """Steps from where the decoder is."""
         return AnswerSteps(self._decoder, self._embedding, exact=self._exact)
 
-    def _speculation(self, kind: Speculate) -> Speculation | None:
-        """Drafts for one answer."""
-        if kind == "off":
+    def _speculation(self, prompt: Prompt) -> Speculation | None:
+        """Drafts for one answer; None where there can be none."""
+        kind = prompt.speculate
+        if kind == "off" or (kind == "forced" and prompt.constraint is None):
             return None
         return Speculation(DRAFTERS[kind](self.tokenizer.image_id), self.step_costs())
 

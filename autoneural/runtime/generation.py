@@ -93,7 +93,7 @@ def _ratio(amount: float, per: float) -> float | None:
 class Result:
     """A finished answer. `token_ids` include the end token where the model gave one.
 
-    `speculation_off` says why drafts were given up, where they were asked for.
+    `speculation_off` says why guessing was given up, where it was asked for.
     """
 
     text: str
@@ -200,7 +200,7 @@ class Generation:
         text = self._take(logits)
         timings.ttft_ms = (time.perf_counter() - prompt.started) * 1e3
         steps = engine._steps()
-        self._speculation = engine._speculation(prompt.speculate)
+        self._speculation = engine._speculation(prompt)
         while True:
             yield text
             if self._finish_reason():
@@ -230,8 +230,9 @@ class Generation:
         if self._speculation is None:
             return []
         left = self._prompt.max_tokens - len(self._token_ids)
+        most = max(0, min(steps.room, left - 1))
         tokens = [*self._prompt_ids, *self._token_ids]
-        return self._speculation.propose(tokens, min(steps.room, left - 1))
+        return self._speculation.propose(tokens, most, self._sampler.forced(most))
 
     def _record(self, drafts: list[int], said: list[int], steps: AnswerSteps) -> None:
         """Count, and let the drafter learn from what was said and from the rows beyond it."""

@@ -81,6 +81,10 @@ class Sampler:
         """Whether the constraint lets nothing follow; without one, an answer never is."""
         return self._constraint is not None and self._constraint.finished
 
+    def forced(self, most: int) -> list[int]:
+        """Up to `most` tokens that the constraint, if any, leaves no choice about."""
+        return self._constraint.forced(most) if self._constraint else []
+
     def sample(self, logits: np.ndarray) -> int:
         """The next token for logits [V]; it counts as said from now on."""
         if self._constraint:

@@ -73,17 +73,24 @@ class AnswerSteps:
 
     def costs(self) -> StepCosts:
         """Measured here and now, by steps whose results are thrown away."""
-        widths = (self._width if self._exact else 1, self._width)
-        plain, wide = (np.asarray(self._embedding[[0] * width]) for width in widths)
+        widths = [self._width] * 3 if self._exact else [1, min(2, self._width), self._width]
+        plain, pair, wide = (np.asarray(self._embedding[[0] * width]) for width in widths)
         hidden = self._decoder.run(wide)["hidden_states"][:, :1]
-        plain_ms, wide_ms, head_ms = _mean_ms(
+        plain_ms, pair_ms, wide_ms, head_ms = _mean_ms(
             lambda: self._decoder.run(plain),
+            lambda: self._decoder.run(pair),
             lambda: self._decoder.run(wide),
             lambda: self._decoder.logits(hidden),
         )
-        if self._exact:  # the same graph twice
-            plain_ms = wide_ms = (plain_ms + wide_ms) / 2
-        return StepCosts(width=self._width, plain_ms=plain_ms, wide_ms=wide_ms, head_ms=head_ms)
+        if self._exact:  # the same step three times
+            plain_ms = pair_ms = wide_ms = (plain_ms + pair_ms + wide_ms) / 3
+        return StepCosts(
+            width=self._width,
+            plain_ms=plain_ms,
+            pair_ms=pair_ms,
+            wide_ms=wide_ms,
+            head_ms=head_ms,
+        )
 
 
 def _mean_ms(*works: Callable[[], object]) -> list[float]:

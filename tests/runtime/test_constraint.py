@@ -165,6 +165,23 @@ def test_the_mask_is_what_every_token_alone_would_say(tokenizer: Tokenizer, said
     assert not logits.any()
 
 
+def test_forced_is_what_must_come_and_no_more(tokenizer: Tokenizer) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"lamp": {"type": "integer"}},
+        "required": ["lamp"],
+        "additionalProperties": False,
+    }
+    constraint = Constraint.json_schema(schema, tokenizer)
+    forced = constraint.forced(99)
+    assert tokenizer.decode(forced) == '{"lamp":'  # a space may follow, or a digit
+    assert constraint.forced(2) == forced[:2]
+    for token in forced:
+        assert np.isfinite(constraint.mask(np.zeros(tokenizer.vocab_size))[token])
+        constraint.accept(token)
+    assert constraint.forced(99) == []
+
+
 def test_finished_is_when_only_the_end_may_come(tokenizer: Tokenizer) -> None:
     progress = Constraint.regex("[0-9]", tokenizer).copy()
     assert not progress.finished

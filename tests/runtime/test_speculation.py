@@ -16,6 +16,7 @@ from autoneural.chat import user_message
 from autoneural.demo import load_demo
 from autoneural.errors import UserError
 from autoneural.runtime import drafting
+from autoneural.runtime.constraint import Constraint
 from autoneural.runtime.engine import Engine
 from autoneural.runtime.sampling import Sampling
 from autoneural.runtime.speculation import MEMORY, PATIENCE, Speculation, StepCosts
@@ -304,12 +305,37 @@ def test_a_bundle_of_narrow_graphs_says_so(tiny_bundle: Bundle) -> None:
 
 
 def test_an_unknown_way_is_refused(engine: Engine) -> None:
-    with pytest.raises(UserError, match="speculate: 'magic' is not off, lookup or lookahead"):
+    with pytest.raises(UserError, match="speculate: 'magic' is none of off, forced, lookup, look"):
         engine.generate(QUESTION, speculate="magic")  # type: ignore[arg-type]
 
 
-def costs(wide: float, head: float = 0.0) -> StepCosts:
-    return StepCosts(width=8, plain_ms=1.0, wide_ms=wide, head_ms=head)
+@pytest.mark.parametrize("kind", ["forced", *KINDS])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_form_forces_is_said_by_whole_steps(engine: Engine, kind: str, seed: int) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"warning lamp": {"enum": ["oil", "brake"]}, "on": {"type": "boolean"}},
+        "required": ["warning lamp", "on"],
+        "additionalProperties": False,
+    }
+    constraint = Constraint.json_schema(schema, engine.tokenizer)
+    sampling = Sampling(temperature=0.7, seed=seed) if seed else Sampling()
+    plain = answer(engine, QUESTION, sampling=sampling, constraint=constraint)
+    left = state(engine)
+    engine.reset()
+    found = answer(engine, QUESTION, sampling=sampling, constraint=constraint, speculate=kind)
+    assert found.token_ids == plain.token_ids
+    assert_same_state(state(engine), left)
+    assert found.timings.draft_n_accepted > 4
+
+
+def test_without_a_form_nothing_is_forced(engine: Engine) -> None:
+    result = answer(engine, QUESTION, max_tokens=8, speculate="forced")
+    assert (result.timings.draft_n, result.speculation_off) == (0, None)
+
+
+def costs(wide: float, head: float = 0.0, pair: float | None = None) -> StepCosts:
+    return StepCosts(width=8, plain_ms=1.0, pair_ms=pair, wide_ms=wide, head_ms=head)
 
 
 def speculation(found: StepCosts, kind: str = "lookup") -> Speculation:
@@ -334,6 +360,33 @@ def test_drafts_that_could_not_pay_are_not_run() -> None:
     assert found.propose([1, 1, 1], 3) == [1, 1, 1]
     assert found.propose([1, 1, 1], 0) == []
     assert found.off is None
+
+
+def test_steps_of_fewer_rows_may_cost_less() -> None:
+    found = costs(wide=3.0, pair=1.5)
+    assert [found.rows_ms(rows) for rows in (2, 4, 8, 9)] == [1.5, 2.0, 3.0, 3.0]
+    assert found.gain(4, tokens=4, logits=4) == 2.0
+    assert speculation(found).propose([1, 1, 1], 1) == [1]
+    assert speculation(costs(wide=3.0)).propose([1, 1, 1], 1) == []
+
+
+def test_what_is_forced_comes_before_guesses_and_is_not_given_up() -> None:
+    found = speculation(costs(wide=2.0))
+    assert found.propose([1, 1, 1], 7, [5, 6]) == [5, 6]
+    for _ in range(PATIENCE):
+        found.record([5, 6], 0, [])
+    assert found.off is None
+    for _ in range(PATIENCE):
+        assert found.propose([1, 1, 1], 7) == [1] * 7
+        found.record([1] * 7, 0, [])
+    assert found.off is not None
+    assert found.propose([1, 1, 1], 7) == []
+    assert found.propose([1, 1, 1], 7, [5, 6]) == [5, 6]
+    assert found.propose([1, 1, 1], 7, [5]) == []  # two tokens do not pay for this step
+    ahead = speculation(costs(wide=2.0), "lookahead")
+    assert ahead.reads_answers
+    ahead.propose([1, 1, 1], 7, [5, 6])
+    assert not ahead.reads_answers
 
 
 def test_speculation_ends_when_too_few_drafts_come_true() -> None:

@@ -248,7 +248,7 @@ def speculating(bundle) -> Served:
     return Served.start(bundle, Placing(threads=1, exact=True), Settings(keepalive=0))
 
 
-@pytest.mark.parametrize("kind", ["lookup", "lookahead"])
+@pytest.mark.parametrize("kind", ["forced", "lookup", "lookahead"])
 @pytest.mark.parametrize("form", [None, named(SCHEMA)], ids=["free", "json"])
 def test_drafts_change_nothing_but_the_timings(speculating: Served, kind, form) -> None:
     app = create_app(Models([speculating]), Settings(speculate=kind))
