@@ -162,7 +162,7 @@ def _step(step: Step, name: str, parent: Path, run: Path, workbench: Workbench, 
     if record is not None and folder.is_dir():
         say(f"{name}: there already")
         return record
-    say(f"{name}: {step.words}")
+    say(f"{name}: {step.words(workbench)}")
     path.unlink(missing_ok=True)
     scratch, start = run / f"{name}-{identity[:8]}", time.perf_counter()
     notes = step.make(replace(workbench, run=scratch), parent, folder)
@@ -184,7 +184,7 @@ def _measured(record: Record, path: Path, folder: Path, gauge: Gauge, say: Say) 
 def _report(
     chosen: Compression, source: Path, workbench: Workbench, records: list[Record]
 ) -> CompressionReport:
-    words = ["the float checkpoint", *(step.words for step in chosen.steps)]
+    words = ["the float checkpoint", *(step.words(workbench) for step in chosen.steps)]
     names = ["original", *(step.name for step in chosen.steps)]
     original = records[0].measures
     steps = [

@@ -136,7 +136,7 @@ def _make(name: str, run: Path, gauge: Gauge, entries: Mapping[str, _Entry], say
     say(f"{name}:")
     chosen = Compression(name=name, steps=_STEPS[name])
     folder, record = measured_recipe(chosen, run / name, gauge, say)
-    words = "; ".join(step.words for step in chosen.steps)
+    words = "; ".join(step.words(gauge.workbench) for step in chosen.steps)
     return _Entry(words=words, folder=folder, record=record)
 
 

@@ -107,12 +107,14 @@ class Workbench:
 
 
 class Step(Protocol):
-    """One change. `words` say it in a line; `make` writes the folder `out` and returns notes."""
+    """One change. `words` say it in a line; `make` writes the folder `out` and returns notes.
+
+    Both for the workbench they are given, whose precision is in place of the step's own.
+    """
 
     name: ClassVar[str]
 
-    @property
-    def words(self) -> str: ...
+    def words(self, bench: Workbench) -> str: ...
 
     def to_dict(self) -> dict[str, Any]: ...
 
@@ -137,8 +139,7 @@ class Rewrite(_Data):
     name: ClassVar[str] = "rewrite"
     ways: tuple[str, ...] = ("fold", "equalize")
 
-    @property
-    def words(self) -> str:
+    def words(self, bench: Workbench) -> str:
         return "the same function, written to round better: " + ", ".join(self.ways)
 
     def make(self, bench: Workbench, source: Path, out: Path) -> list[str]:
@@ -166,8 +167,7 @@ class Prune(_Data):
     importance: Importance = "taylor"
     tile: int = 32
 
-    @property
-    def words(self) -> str:
+    def words(self, bench: Workbench) -> str:
         return f"{100 * self.ratio:g} % of the widths of {', '.join(self.parts)}"
 
     def make(self, bench: Workbench, source: Path, out: Path) -> list[str]:
@@ -192,8 +192,7 @@ class Sparsify(_Data):
     name: ClassVar[str] = "sparsify"
     ratio: float = 0.5
 
-    @property
-    def words(self) -> str:
+    def words(self, bench: Workbench) -> str:
         return f"{100 * self.ratio:g} % of the weights set to zero (no NPU gains anything)"
 
     def make(self, bench: Workbench, source: Path, out: Path) -> list[str]:
@@ -214,8 +213,7 @@ class LowRank(_Data):
     layers: tuple[str, ...] = ("language_model.model.layers.*",)
     method: Any = "svd"
 
-    @property
-    def words(self) -> str:
+    def words(self, bench: Workbench) -> str:
         return f"{self.method.upper()}, ranks that keep {100 * self.energy:g} % of the energy"
 
     def make(self, bench: Workbench, source: Path, out: Path) -> list[str]:
@@ -248,8 +246,7 @@ class Distil(_Data):
     modality: Modality = "all"
     how: Distillation | None = None
 
-    @property
-    def words(self) -> str:
+    def words(self, bench: Workbench) -> str:
         return f"{self.steps} steps of {self.batch_size} after the original"
 
     def make(self, bench: Workbench, source: Path, out: Path) -> list[str]:
@@ -284,9 +281,8 @@ class Quantize(_Data):
     precision: str = "w4a16kv8"
     rounding: Rounding = "compensated"
 
-    @property
-    def words(self) -> str:
-        return f"{self.precision}, {self.rounding} rounding"
+    def words(self, bench: Workbench) -> str:
+        return f"{bench.chosen(self.precision).name}, {self.rounding} rounding"
 
     def make(self, bench: Workbench, source: Path, out: Path) -> list[str]:
         report = post_training_quantize(
@@ -311,8 +307,7 @@ class Mixed(_Data):
     bytes: int | None = None
     rounding: Rounding = "compensated"
 
-    @property
-    def words(self) -> str:
+    def words(self, bench: Workbench) -> str:
         limit = f"{self.bytes:,} bytes" if self.bytes else f"{self.nats:g} nats per token"
         return f"bits per group of modules, at most {limit}"
 
@@ -344,9 +339,9 @@ class Qat(_Data):
     max_length: int = 384
     """As in `Distil`."""
 
-    @property
-    def words(self) -> str:
-        return f"{self.precision}, {self.steps} steps of {self.batch_size} with rounding in place"
+    def words(self, bench: Workbench) -> str:
+        chosen = bench.chosen(self.precision).name
+        return f"{chosen}, {self.steps} steps of {self.batch_size} with rounding in place"
 
     def make(self, bench: Workbench, source: Path, out: Path) -> list[str]:
         stage = replace(

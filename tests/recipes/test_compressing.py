@@ -119,8 +119,10 @@ def test_a_damaged_record_is_made_anew(run: _Run) -> None:
 
 
 def test_the_precision_asked_for_replaces_the_steps_own(run: _Run) -> None:
-    run(Quantize(precision="w4a16"), precision="w8a16")
+    report = run(Quantize(precision="w4a16"), precision="w8a16")
     assert load_checkpoint(run.out).recipe["precision"]["name"] == "w8a16"
+    assert report.steps[-1].words == "w8a16, compensated rounding"
+    assert "1-quantize: w8a16, compensated rounding" in run.said
 
 
 def test_training_steps_learn_and_stop(run: _Run) -> None:
@@ -164,7 +166,8 @@ def test_what_a_recipe_refuses(run: _Run) -> None:
 @pytest.mark.parametrize("name", COMPRESSIONS)
 def test_named_recipes_say_what_they_do(name: str) -> None:
     recipe = find_compression(name)
-    assert all(step.words for step in recipe.steps)
+    bench = Workbench(original=Path(), data=Path(), run=Path())
+    assert all(step.words(bench) for step in recipe.steps)
     assert json.loads(json.dumps(recipe.to_dict())) == recipe.to_dict()
 
 
