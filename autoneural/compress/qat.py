@@ -193,11 +193,11 @@ def rounded_weights(model: nn.Module) -> Iterator[None]:
 class RoundedObjective:
     """`objective` over a model prepared by `start_qat`: its weights are rounded for every loss.
 
-    `follow` is called with the model before each.
+    `follow`, where there is one, is called with the model before each.
     """
 
     def __init__(
-        self, objective: Objective, follow: Callable[[nn.Module], None] = lambda model: None
+        self, objective: Objective, follow: Callable[[nn.Module], None] | None = None
     ) -> None:
         self._objective = objective
         self._follow = follow
@@ -208,7 +208,8 @@ class RoundedObjective:
         return self._objective.normaliser(batch)
 
     def loss(self, model: Any, batch: Any) -> Tensor:
-        self._follow(model)
+        if self._follow is not None:
+            self._follow(model)
         with rounded_weights(model):
             return self._objective.loss(model, batch)
 

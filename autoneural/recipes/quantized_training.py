@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from autoneural.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -110,7 +108,7 @@ def qat(
         chip=target,
         progress=progress,
     )
-    follow = _as_onnx if target is None else ChipForward(target.htp, steps.samples).follow
+    follow = None if target is None else ChipForward(target.htp, steps.samples).follow
     method = Method(
         facts=steps.facts() | _teaching(teacher or checkpoint, how),
         prepare=steps.prepare,
@@ -142,10 +140,6 @@ def _recipe(
         stages=(stage or default_qat_stage(),),
         seed=seed,
     )
-
-
-def _as_onnx(model: nn.Module) -> None:
-    """Fake quantisation as ONNX defines it: nothing to follow."""
 
 
 def _teaching(teacher: str | Path, how: Distillation) -> dict[str, Any]:

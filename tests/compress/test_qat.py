@@ -93,7 +93,7 @@ def train(
     steps: int,
     lr: float,
     ranges: float,
-    follow: Callable[[nn.Module], None] = lambda model: None,
+    follow: Callable[[nn.Module], None] | None = None,
 ) -> None:
     distilled = DistillObjective(
         started.teacher.config, started.teacher, Distillation(), IMAGE_TOKEN
