@@ -264,6 +264,12 @@ _W4A16KV8 = replace(
         *_ACTIVATIONS,
     ),
 )
+# Half the bytes of what a token costs beside its layers.
+_HEAD4 = replace(
+    _W4A16KV8,
+    name="w4a16kv8head4",
+    weights=(Rule("*.embed_tokens", 4), Rule("*.lm_head", 4), *_W4A16.weights),
+)
 _W8A16 = replace(_W4A16, name="w8a16", weights=(*_CONVOLUTIONS, Rule("*", 8)))
 # Chips take depthwise convolutions in 4 bits, but 9 to 25 weights a channel have nothing to make up
 # for their errors with, and are 0.2 % of all; what reads pixels is smaller still.
@@ -299,5 +305,5 @@ _W8A8 = replace(
 )
 
 PRECISIONS: dict[str, Precision] = {
-    p.name: p for p in (_W4A16, _W4A16KV8, _W8A16, _W4A16FULL, _W8A8)
+    p.name: p for p in (_W4A16, _W4A16KV8, _HEAD4, _W8A16, _W4A16FULL, _W8A8)
 }

@@ -28,6 +28,7 @@ from autoneural.errors import UserError
 from autoneural.export.graphs import INPUT_MODULES
 from autoneural.export.onnx import module_of
 from autoneural.export.passes.attend_in_place import AttendInPlace
+from autoneural.export.passes.gelu_before_transpose import GeluBeforeTranspose
 from autoneural.export.passes.insert_qdq import InsertQDQ
 from autoneural.export.passes.integer_weights import IntegerWeights
 from autoneural.export.passes.pack_matmul_nbits import PackMatMulNBits
@@ -48,7 +49,7 @@ Linears = Literal["float", "blocks", "rows"]
 
 float      fp32 activations, or what `accuracy_level` says      MatMulNBits
 blocks     bytes, ranged over blocks of a row                   MatMulNBits at level 4
-rows       bytes, ranged over a row; of convolutions those of one pixel alone
+rows       bytes, ranged over a row, or over the picture that a convolution takes windows of
 """
 _BYTES = 4  # the accuracy level that rounds activations to bytes
 
@@ -97,6 +98,7 @@ def pack_graph(
     `accuracy_level` of MatMulNBits where linears are "float"; see `ExportOptions`.
     """
     AttendInPlace()(model)
+    GeluBeforeTranspose()(model)
     try:
         if linears == "rows":
             QuantizeRows(weights)(model)

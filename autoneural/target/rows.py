@@ -15,6 +15,8 @@ import numpy as np
 
 ONE = "rows.one"
 LEAST = "rows.least"
+GELU = "rows.gelu"
+HUGE = "rows.huge"
 LAST_AXIS = "rows.last_axis"
 
 
@@ -33,6 +35,8 @@ def constants(bits: int) -> dict[str, np.ndarray[Any, Any]]:
     return {
         ONE: np.array(1, np.float32),
         LEAST: np.array(1e-30, np.float32),  # a row of zeros is divided by something
+        HUGE: np.array(3e38, np.float32),  # divided by it any range is nothing
+        GELU: np.array(0.17, np.float32),  # no GELU is below -0.17
         LAST_AXIS: np.array([-1], np.int64),
         share(bits): np.array(1 / 127, np.float32),
         middle(bits): np.array(128, np.uint8),

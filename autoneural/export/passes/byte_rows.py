@@ -1,0 +1,101 @@
+"""Activations of a graph as bytes, ranged while the graph runs: for the passes of CPU graphs
+
+    s = max |x| / 127,   q = round(x / s) + 128
+
+over each row (a token, a pixel) or over all of x. `target/rows.py` tells what becomes of the
+constants 127 and 128 on processors without VNNI.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from autoneural.export.passes.initializers import add_initializer
+from autoneural.target import rows
+
+PIXELS_AS_ROWS, ROWS_AS_PICTURE = [0, 2, 3, 1], [0, 3, 1, 2]
+
+
+class ByteRows:
+    """Makes each value's bytes once, however many layers read them, before the first that does."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._pixels: dict[ir.Value, ir.Value] = {}
+        self._rows: dict[tuple[ir.Value, int], tuple[ir.Value, ir.Value]] = {}
+
+    def pixels(self, reader: ir.Node, x: ir.Value) -> ir.Value:
+        """[1, C, H, W] as [1, H, W, C]."""
+        if x not in self._pixels:
+            name = f"{x.name}.pixels"
+            turned = self.insert(reader, "Transpose", name, [x], perm=PIXELS_AS_ROWS)
+            self._pixels[x] = turned
+        return self._pixels[x]
+
+    def of_rows(
+        self, reader: ir.Node, x: ir.Value, length: int, bits: int
+    ) -> tuple[ir.Value, ir.Value]:
+        """The bytes of x [..., length] for weights of so many bits, and what one is worth."""
+        if (x, bits) not in self._rows:
+            name = f"{x.name}.rows{bits}"
+            worth = self._worth(reader, name, self._most(reader, name, x), bits)
+            # 128 for each row, and not folded: whoever opens the graph may set it otherwise.
+            ends = [self.constant(rows.HUGE, bits), self.constant(rows.middle(bits), bits)]
+            zeros = self.insert(reader, "QuantizeLinear", f"{name}.zeros", [worth, *ends])
+            # A block is a row. With `axis` alone ONNX Runtime takes twice as long.
+            block = {"axis": -1, "block_size": length}
+            q = self.insert(reader, "QuantizeLinear", f"{name}.bytes", [x, worth, zeros], **block)
+            self._rows[x, bits] = q, worth
+        return self._rows[x, bits]
+
+    def of_all(self, reader: ir.Node, x: ir.Value, bits: int) -> tuple[ir.Value, ir.Value]:
+        """The bytes of x, and what one is worth, a number for all of them."""
+        name = f"{x.name}.all{bits}"
+        # Over rows first: that is done by all threads.
+        of_rows = self.insert(reader, "Max", f"{name}.of_rows", self._most(reader, name, x))
+        most = self.insert(reader, "ReduceMax", f"{name}.most", [of_rows], keepdims=0)
+        worth = self._worth(reader, name, [most], bits)
+        middle = self.constant(rows.middle(bits), bits)
+        q = self.insert(reader, "QuantizeLinear", f"{name}.bytes", [x, worth, middle])
+        return q, worth
+
+    def constant(self, name: str, bits: int) -> ir.Value:
+        """A constant of `target/rows.py`, one for the whole graph."""
+        value = self._graph.initializers.get(name)
+        return value or add_initializer(self._graph, name, rows.constants(bits)[name])
+
+    def insert(
+        self,
+        before: ir.Node,
+        op_type: str,
+        name: str,
+        inputs: list[ir.Value],
+        **attributes: int | list[int],
+    ) -> ir.Value:
+        """The output of a new node."""
+        node = ir.node(op_type, inputs, attributes, name=name)
+        self._graph.insert_before(before, node)
+        return node.outputs[0]
+
+    def _most(self, reader: ir.Node, name: str, x: ir.Value) -> list[ir.Value]:
+        """max x and -min x of each row: in two passes without a copy, where |x| would be one."""
+        last = self.constant(rows.LAST_AXIS, 8)
+        most = self.insert(reader, "ReduceMax", f"{name}.max", [x, last], keepdims=1)
+        if _comes_from_gelu(x):
+            return [most, self.constant(rows.GELU, 8)]
+        least = self.insert(reader, "ReduceMin", f"{name}.min", [x, last], keepdims=1)
+        return [most, self.insert(reader, "Neg", f"{name}.neg", [least])]
+
+    def _worth(self, reader: ir.Node, name: str, most: list[ir.Value], bits: int) -> ir.Value:
+        of_zeros = self.constant(rows.LEAST, bits)
+        largest = self.insert(reader, "Max", f"{name}.largest", [*most, of_zeros])
+        share = self.constant(rows.share(bits), bits)
+        return self.insert(reader, "Mul", f"{name}.worth", [largest, share])
+
+
+def _comes_from_gelu(x: ir.Value) -> bool:
+    """Whether x >= -0.17, so that its range needs one look less."""
+    node = x.producer()
+    while node is not None and node.op_type == "Transpose" and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node is not None and node.op_type == "Gelu"
