@@ -64,7 +64,7 @@ class GraphSpec:
         """How many rows of keys and values a step behind `position` committed tokens is given."""
         if not self.past_block:
             return self.context
-        blocks = max(1, -(-position // self.past_block))
+        blocks = -(-position // self.past_block)
         return min(blocks * self.past_block, self.context)
 
 

@@ -76,7 +76,7 @@ class ExportOptions:
     image_sizes: tuple[int, ...] = ()
     accuracy_level: int = 0
     fast: bool = False
-    past_block: int = 256
+    past_block: int = 128
     verify: bool = True
 
     @property

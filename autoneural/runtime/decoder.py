@@ -48,7 +48,7 @@ class Decoder:
     def reset(self) -> None:
         """Forget everything."""
         self._state = DecoderState(self._layers, self._sessions.decoders[0])
-        self._past_rows = 0
+        self._past_rows: int | None = None  # as no run has had them
 
     def rewind(self, keys: Sequence[Hashable]) -> int:
         """Keep what is shared with `keys`; returns how many of them are already committed."""

@@ -68,7 +68,7 @@ def watch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Seen:
 
 def belongs(position: int) -> int:
     """The length that belongs to a position."""
-    return next(n for n in range(BLOCK, CONTEXT + BLOCK, BLOCK) if n >= position)
+    return next(n for n in range(0, CONTEXT + BLOCK, BLOCK) if n >= position)
 
 
 @pytest.fixture(params=[False, True], ids=["fast", "exact"])
@@ -83,7 +83,7 @@ def test_a_step_sees_as_much_as_its_position_needs(
 ) -> None:
     seen = watch(engine, monkeypatch)
     answer(engine, LONG)
-    assert seen[0] == (0, BLOCK)
+    assert seen[0] == (0, 0)
     assert (32, 32) in seen  # the first chunk crossed a border
     assert max(seen)[1] == CONTEXT
     answer(engine, [*LONG[:1], reply("no"), ask("why?")], max_tokens=9, speculate="lookahead")
@@ -195,8 +195,8 @@ def test_the_cache_is_handed_over_where_it_grows(
     monkeypatch.setattr(ort.OrtValue, "ortvalue_from_numpy", staticmethod(counted))
     for token in range(40):
         decoder.step(engine._embedding[[token + 5]], [token])
-    assert sorted(set(given)) == [0, 17, 33]
-    assert len(given) == 3 * len(rows(engine)) == 12
+    assert sorted(set(given)) == [0, 1, 17, 33]
+    assert len(given) == 4 * len(rows(engine)) == 16
 
 
 def test_old_arrays_are_let_go(growing: Bundle) -> None:
@@ -220,7 +220,7 @@ def test_a_fresh_sequence_is_small_and_each_grows_alone(growing: Bundle) -> None
     engines = [Engine(growing, "cpu", threads=1) for _ in range(2)]
     answer(engines[0], LONG)
     sizes = [{array.shape[2] for array in rows(engine).values()} for engine in engines]
-    assert sizes == [{CONTEXT}, {BLOCK}]
+    assert sizes == [{CONTEXT}, {0}]
 
 
 def test_plans_and_budgets_count_the_longest(growing: Bundle, static: Bundle) -> None:
@@ -241,7 +241,7 @@ def spec(**changes: int) -> GraphSpec:
 
 def test_lengths_are_blocks_up_to_the_context() -> None:
     lengths = [spec().past_rows(n) for n in (0, 1, 256, 257, 512, 513, 768, 769, 1000)]
-    assert lengths == [256, 256, 256, 512, 512, 768, 768, 1000, 1000]
+    assert lengths == [0, 256, 256, 512, 512, 768, 768, 1000, 1000]
     assert [spec(past_block=0).past_rows(n) for n in (0, 999)] == [1000, 1000]
 
 
