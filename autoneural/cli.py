@@ -4,7 +4,7 @@
     compile -> verify -> package; bench, doctor (cli_npu.py)
     pull -> import -> assemble; list, rm, clean (cli_hub.py)
     init -> build (cli_build.py): full-size models in bounded memory
-    infer (cli_infer.py); serve (cli_serve.py)
+    tune (cli_bench.py); infer (cli_infer.py); serve (cli_serve.py)
 
 Exit codes: 0 done, 1 `verify` found something outside its threshold, 2 bad input (one line on
 stderr), 3 stopped before the end (the same command goes on), 130 interrupted, 141 the reader went
@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 from autoneural import (
     __version__,
+    cli_bench,
     cli_build,
     cli_hub,
     cli_infer,
@@ -136,6 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli_npu.add_compile(verbs)
     cli_npu.add_verify(verbs)
     cli_npu.add_simulate(verbs)
+    cli_bench.add_tune(verbs)
     cli_infer.add_infer(verbs)
     cli_serve.add_serve(verbs)
     _add_eval(verbs)

@@ -181,6 +181,16 @@ def _add_speed(kinds: argparse._SubParsersAction) -> None:
     add.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
+def add_tune(verbs: argparse._SubParsersAction) -> None:
+    """`autoneural tune`."""
+    text = "measure how many threads each graph of a bundle is quickest with here, and keep it"
+    add = command(verbs, "tune", commands_bench.tune, text)
+    add_bundle(add)
+    add.add_argument("--target", choices=("cpu", "qdq", "float"), help="default cpu")
+    add.add_argument("--busy", action="store_true", help="measure although others use the CPU")
+    add.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
 def _add_source(add: argparse.ArgumentParser) -> None:
     add.add_argument("checkpoint", metavar="CHECKPOINT", help="a float one: folder or name")
     add.add_argument("--data", type=Path, required=True, metavar="DIR", help="calibration rows")

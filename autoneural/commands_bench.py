@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 
 from autoneural.commands import EMBEDDED_BUNDLE, rows_file, stages
 from autoneural.errors import UserError
@@ -187,6 +188,26 @@ def bench_speed(args: argparse.Namespace) -> None:
         print(json.dumps(report))
     else:
         print_speed(report, Console(), profile=args.profile)
+
+
+def tune(args: argparse.Namespace) -> None:
+    """Threads of each graph, measured and kept for later."""
+    from rich.console import Console
+
+    from autoneural.bench.machine import require_idle
+    from autoneural.bench.tuning import print_tuning
+    from autoneural.bench.tuning import tune as measure
+    from autoneural.bundle import Bundle
+
+    bundle = Bundle.load(args.bundle or EMBEDDED_BUNDLE)
+    if not args.busy:
+        require_idle()
+    with stages() as progress:
+        tuning = measure(bundle, args.target, progress)
+    if args.json:
+        print(json.dumps({**asdict(tuning), "kept": str(tuning.kept)}))
+    else:
+        print_tuning(tuning, Console())
 
 
 def _named_folder(text: str) -> tuple[str, str]:

@@ -20,6 +20,12 @@ SHIPPED = Path(__file__).resolve().parent.parent / "models"
 """Checkpoints of the clone this runs in; absent where only the package is installed."""
 
 
+def cache_folder() -> Path:
+    """Where what was measured or probed on this machine is kept for this user."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache) / "autoneural"
+
+
 @contextmanager
 def replace_folder(folder: Path, work: Path | None = None) -> Iterator[Path]:
     """Give a temporary folder that becomes `folder` on success and disappears on failure.

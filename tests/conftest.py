@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,8 @@ CONTEXT = 128
 WIDTHS = (1, 8, 32)
 
 torch.set_num_threads(1)
+# What this user had measured or probed on this machine is not for tests to find.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="autoneural-tests-")
 # A shell that starts a job with & has it ignore Ctrl-C, and so do all its children: what some
 # tests send would be lost.
 signal.signal(signal.SIGINT, signal.default_int_handler)

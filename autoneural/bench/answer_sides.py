@@ -34,10 +34,10 @@ from autoneural.runtime.session import (
     TargetSessions,
     decode,
     load_embedding,
-    physical_cores,
 )
 from autoneural.runtime.state import DecoderState
 from autoneural.runtime.step_inputs import Positions, StepInputs
+from autoneural.runtime.threads import physical_cores
 
 IN, OUT = "in.", "out."
 

@@ -32,7 +32,7 @@ from autoneural.npu.worker import peak_rss_gb
 from autoneural.runtime.constraint import Constraint
 from autoneural.runtime.engine import Engine
 from autoneural.runtime.generation import Timings
-from autoneural.runtime.session import physical_cores
+from autoneural.runtime.threads import physical_cores, read_threads
 from autoneural.runtime.watch import NOBODY, Watch
 
 Progress = Callable[[str, int, int], None]
@@ -139,7 +139,7 @@ def measure_speed(
     """
     protocol = _fitted(protocol, bundle.context)
     threads = protocol.threads or physical_cores()
-    engine = Engine(bundle, target, threads=threads)
+    engine = Engine(bundle, target, threads=protocol.threads)
     prompt = _prompt(engine, protocol, progress)
     decode = {depth: _decode(engine, protocol, depth, progress) for depth in protocol.depths}
     image = _image(engine, protocol, progress)
@@ -153,6 +153,7 @@ def measure_speed(
         "context": bundle.context,
         "cpu": cpu_name(),
         "threads": threads,
+        "tuned": {} if protocol.threads else read_threads(bundle, target),
         "repeats": protocol.repeats,
         "machine": asdict(machine),
         "prompt": _prompt_row(protocol.prompt, prompt, graphs, machine),

@@ -17,7 +17,8 @@ def print_speed(report: dict[str, Any], console: Console, *, profile: bool = Fal
     machine = report["machine"]
     _say(
         console,
-        f"{report['bundle']} ({report['target']}) on {report['threads']} threads of "
+        f"{report['bundle']} ({report['target']}) on {report['threads']} threads"
+        f"{', those of `tune`' if report['tuned'] else ''} of "
         f"{report['cpu']}; medians of {report['repeats']} (least to most)",
         f"roofs: read {machine['read_gb_s']:.1f} GB/s, fp32 {machine['fp32_gmac_s']:.0f} GMAC/s, "
         f"int8 {machine['int8_gmac_s']:.0f} GMAC/s",

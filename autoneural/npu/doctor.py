@@ -23,7 +23,8 @@ from autoneural.npu.worker import JobFailed, run_job
 from autoneural.runtime.devices import Placement
 from autoneural.runtime.processor import processor
 from autoneural.runtime.qnn import PROVIDER, emulates, is_installed
-from autoneural.runtime.session import TargetSessions, physical_cores
+from autoneural.runtime.session import TargetSessions
+from autoneural.runtime.threads import physical_cores
 from autoneural.target.chips import DEFAULT_CHIP, Chip, find_chip
 
 Report = dict[str, Any]

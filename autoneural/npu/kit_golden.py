@@ -22,7 +22,7 @@ import onnxruntime as ort
 
 from autoneural.demo import EXAMPLES
 from autoneural.npu.kit_io import graph_named
-from autoneural.runtime.session import physical_cores
+from autoneural.runtime.threads import physical_cores
 
 PICTURE = EXAMPLES / "driver.jpg"
 QUESTION = "Describe the picture."

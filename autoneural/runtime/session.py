@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -34,24 +32,13 @@ from autoneural.runtime.interrupt import interruptible
 from autoneural.runtime.processor import adds_bytes_in_16_bits
 from autoneural.runtime.qnn import open_session, require_wheel
 from autoneural.runtime.qnn import session_options as qnn_options
+from autoneural.runtime.threads import physical_cores, read_threads
 from autoneural.target.numerics import Encoding, dequantize_affine, quantize_affine
 from autoneural.target.rows import SEVEN_BITS
 
 _ERRORS_ONLY = 3
 _SILENT = 4  # ONNX Runtime's "fatal": what goes wrong is raised as well
 _DTYPES = {f"tensor({name})": name for name in DTYPE_BYTES} | {"tensor(float)": "float32"}
-
-
-def physical_cores() -> int:
-    """Cores this process may use, SMT siblings counted once."""
-    if sys.platform != "linux":
-        return os.cpu_count() or 1
-    usable = os.sched_getaffinity(0)
-    topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-    try:
-        return len({Path(topology.format(cpu)).read_text() for cpu in usable})
-    except OSError:
-        return len(usable)
 
 
 def encode(real: np.ndarray, spec: TensorSpec) -> np.ndarray:
@@ -89,15 +76,23 @@ class Backend:
     """Whether inputs stay bound from run to run: an NPU's provider may move what it is given."""
 
     @classmethod
-    def of(cls, placement: Placement, threads: int) -> Backend:
-        """Raises UserError where the device's libraries are not there."""
+    def of(
+        cls, placement: Placement, threads: int, tuned: Mapping[Path, int] = MappingProxyType({})
+    ) -> Backend:
+        """`threads` of a CPU, but for the graphs that `tuned` knows better.
+
+        Raises UserError where the device's libraries are not there.
+        """
         if placement.device == "cpu":
-            cpu = cpu_options(placement.target, threads)
-            providers = ["CPUExecutionProvider"]
+
+            def on_cpu(path: Path) -> ort.InferenceSession:
+                options = cpu_options(placement.target, tuned.get(path, threads))
+                return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
             # Graphs of several widths may be one file: one session, one copy of its weights.
             return cls(
                 placement=placement,
-                open=cache(lambda path: ort.InferenceSession(path, cpu, providers=providers)),
+                open=cache(on_cpu),
                 call=lambda work: work(),
                 binds=True,
             )
@@ -238,15 +233,17 @@ class TargetSessions:
     def load(
         cls, bundle: Bundle, placement: Placement, threads: int | None = None
     ) -> TargetSessions:
-        """Open every graph of the target. `threads` of a CPU default to its physical cores.
+        """Open every graph of the target. `threads` of a CPU default to what was measured for each
+        graph (see `threads`), else to its physical cores.
 
         The encoder is that of the target, and on the device, of `placement.vision`. Raises
         UserError when the bundle lacks the target or one of its roles.
         """
-        threads = threads or physical_cores()
 
         def graphs(where: Placement, *roles: Role) -> list[Graph]:
-            backend = Backend.of(where, threads)
+            counts = {} if threads else read_threads(bundle, where.target)
+            tuned = {bundle.path(file): count for file, count in counts.items()}
+            backend = Backend.of(where, threads or physical_cores(), tuned)
             groups = _graphs_in_parts(bundle, bundle.target(where.target), roles)
             return [_open_graph(bundle, group, backend) for group in groups]
 

@@ -16,7 +16,6 @@ writes one per soc_model to the user's cache, which then comes before it.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from autoneural.errors import UserError
-from autoneural.files import write_text
+from autoneural.files import cache_folder, write_text
 
 SHIPPED = Path(__file__).with_name("legality.json")
 _FORMAT = 1
@@ -67,8 +66,7 @@ class Table:
 
 def user_file(soc_model: int, suffix: str = ".json") -> Path:
     """Where `oracle --refresh` keeps its own table of a chip, in the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache) / "autoneural" / f"legality-{soc_model}{suffix}"
+    return cache_folder() / f"legality-{soc_model}{suffix}"
 
 
 def load_table(soc_model: int) -> Table:

@@ -14,8 +14,9 @@ from autoneural.compress.quantize import load_quantized
 from autoneural.model.language_model import rotary_tables
 from autoneural.model.vlm import VLM
 from autoneural.runtime.engine import Engine
-from autoneural.runtime.session import encode, physical_cores
+from autoneural.runtime.session import encode
 from autoneural.runtime.step_inputs import rope_tables
+from autoneural.runtime.threads import physical_cores
 from tests.runtime.helpers import CONVERSATIONS, answer
 
 
