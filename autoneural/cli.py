@@ -270,6 +270,12 @@ def _add_export(verbs: argparse._SubParsersAction) -> None:
         help="target cpu: activations rounded to bytes, ranged at run time; weights of prompts and "
         "pictures a byte each",
     )
+    add.add_argument(
+        "--kv8",
+        action="store_true",
+        help="target cpu: keys and values in bytes between steps, as on an NPU: a quarter of the "
+        "memory that a long conversation takes, slower",
+    )
 
 
 def _add_eval(verbs: argparse._SubParsersAction) -> None:

@@ -129,7 +129,10 @@ def _add_serving(kinds: argparse._SubParsersAction) -> None:
     add_bundle(add)
     add.add_argument("--target", choices=("cpu", "qdq", "float"), help="default cpu")
     add.add_argument(
-        "--threads", type=thread_count, metavar="N", help="of the engine (default: physical cores)"
+        "--threads",
+        type=thread_count,
+        metavar="N",
+        help="of the engine (default: what `tune` found, or the cores)",
     )
     add.add_argument("--clients", type=positive, default=32, metavar="N", help="at once (32)")
     add.add_argument("--seconds", type=above_zero, default=300, help="of load (default 300)")
@@ -168,7 +171,7 @@ def _add_speed(kinds: argparse._SubParsersAction) -> None:
         metavar="TOKENS",
         help="to decode behind (default: 128, and all that the context holds)",
     )
-    add.add_argument("--threads", type=thread_count, help="default: physical cores")
+    add.add_argument("--threads", type=thread_count, help="default: see `tune`")
     add.add_argument(
         "--peers",
         nargs="+",

@@ -62,6 +62,9 @@ def add_build(verbs: argparse._SubParsersAction) -> None:
         action="store_true",
         help="--chip cpu: activations rounded to bytes (see `export`)",
     )
+    add.add_argument(
+        "--kv8", action="store_true", help="--chip cpu: keys and values in bytes (see `export`)"
+    )
     add.add_argument("--results", type=Path, metavar="JSON", help="write what it took there")
 
 

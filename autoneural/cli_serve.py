@@ -37,7 +37,10 @@ def add_serve(verbs: argparse._SubParsersAction) -> None:
     add_device(add)
     add_speculate(add)
     add.add_argument(
-        "--threads", type=thread_count, metavar="N", help="per model (default: physical cores)"
+        "--threads",
+        type=thread_count,
+        metavar="N",
+        help="per model (default: see `tune`)",
     )
     safety = add.add_argument_group("who may ask, and for what")
     safety.add_argument(

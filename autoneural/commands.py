@@ -197,8 +197,9 @@ def export(args: argparse.Namespace) -> None:
 
     if args.fast and "cpu" not in args.targets:
         raise UserError("--fast is of target cpu: NPUs take ranges that are known beforehand")
-    options = ExportOptions.within(args.context)
-    options = replace(options, fast=args.fast)
+    if args.kv8 and "cpu" not in args.targets:
+        raise UserError("--kv8 is of target cpu: an NPU's cache is what compression made it")
+    options = replace(ExportOptions.within(args.context), fast=args.fast, kv8=args.kv8)
     build_bundle(args.checkpoint, args.output, args.targets, options)
 
 

@@ -45,6 +45,7 @@ def build(args: argparse.Namespace) -> None:
         image_sizes=tuple(args.image_size or ()),
         max_part_mb=args.max_part_mb,
         fast=args.fast,
+        kv8=args.kv8,
     )
     with progress_bar() as tell:
         built = run(

@@ -26,6 +26,7 @@ from autoneural.bundle_graphs import growing_axes
 from autoneural.checkpoint import TOKENIZER_FILES, weights_hash
 from autoneural.compress.quantize import load_quantized
 from autoneural.errors import UserError
+from autoneural.export.cache import byte_encodings, cache_bits
 from autoneural.export.finished import Finished
 from autoneural.export.graphs import GraphKey, build_graph, graph_keys
 from autoneural.export.onnx import WeightFile, export_graph, save_model
@@ -43,7 +44,8 @@ from autoneural.export.parity import (
 )
 from autoneural.export.passes.any_past import AnyPast
 from autoneural.export.passes.any_width import TRACED, AnyWidth
-from autoneural.export.qdq import Linears, Quantization, pack_graph, quantize_graph
+from autoneural.export.passes.byte_cache import ByteCache
+from autoneural.export.qdq import Linears, pack_graph, quantize_graph
 from autoneural.export.source import Source, at_sizes, load_source
 from autoneural.files import refuse_current, replace_folder
 from autoneural.manifest import DECODERS, LayerState
@@ -66,8 +68,8 @@ class ExportOptions:
     `fast`: target `cpu` in the quickest arithmetic: level 4 for one row; for more, and for
     pictures, bytes by bytes (`passes/quantize_rows.py`), with weights of their own.
     `past_block`: the past of `cpu` decoders grows in blocks of so many rows (`GraphSpec`); 0 for
-    one block as long as the context. `verify` runs each graph once against PyTorch and reports the
-    SQNR.
+    one block as long as the context. `kv8`: their keys and values are bytes between steps, as on an
+    NPU (`passes/byte_cache.py`). `verify` runs each graph once against PyTorch for its SQNR.
     """
 
     context: int = 1024
@@ -77,6 +79,7 @@ class ExportOptions:
     accuracy_level: int = 0
     fast: bool = False
     past_block: int = 128
+    kv8: bool = False
     verify: bool = True
 
     @property
@@ -177,7 +180,7 @@ def _export_target(
         "graphs": graphs,
         "embedding": _write_embedding(stage, target, source),
         "mask_value": _mask_value(target, source),
-        "precision": _precision(target, source, options.fast),
+        "precision": _precision(target, source, options),
     }
 
 
@@ -223,14 +226,16 @@ def _export_one(
             integers = source.quantization.weights
             linears = _linears(keys[0], options)
             pack_graph(model, integers, linears, options.accuracy_level)
+            if free and options.kv8:
+                encodings = byte_encodings(_layers(source.model), source.quantization)
+                ByteCache(encodings)(model)
     ends = {
         "inputs": [_tensor(value, encodings) for value in model.graph.inputs],
         "outputs": [_tensor(value, encodings) for value in model.graph.outputs],
     }
     if free:
         kept = source.model.config.text.conv_L_cache - 1
-        layers = [LayerState(**entry) for entry in _state(source.model)]
-        AnyPast(growing_axes(layers))(model)
+        AnyPast(growing_axes(_layers(source.model)))(model)
         AnyWidth(kept)(model)
         changed = {"any_width": True, "past_block": options.rows_of_past}
         entries = [{**vars(key), **_at_width(ends, key, kept), **changed} for key in keys]
@@ -280,11 +285,11 @@ def _tensor(value: ir.Value, encodings: Mapping[str, Encoding]) -> dict[str, Any
 def _verify(path: Path, key: GraphKey, reference: VLM, encodings: Mapping[str, Encoding]) -> Parity:
     graph = build_graph(reference, key)
     inputs = sample_inputs(graph, reference.language_model.model.embed_tokens.weight)
-    if encodings:
-        inputs = on_grid(inputs, encodings)
+    inputs = on_grid(inputs, encodings)
+    if inputs.keys() <= encodings.keys():
         got = run_integer(exact_session(path), inputs, encodings)
         return worst(compare_integer(run_torch(graph, inputs), got, encodings))
-    return worst(compare_float(run_torch(graph, inputs), run_float(path, inputs)))
+    return worst(compare_float(run_torch(graph, inputs), run_float(path, inputs, encodings)))
 
 
 def _describe(parity: Parity) -> str:
@@ -320,7 +325,7 @@ def _mask_value(target: str, source: Source) -> float:
     return MASK_VALUE
 
 
-def _precision(target: str, source: Source, fast: bool) -> dict[str, str]:
+def _precision(target: str, source: Source, options: ExportOptions) -> dict[str, str]:
     """Bits of most weights, of activations, of a narrower cache: "w4a16kv8", "kv8/16" if mixed."""
     if target == "float" or source.quantization is None:
         return dict.fromkeys(("vision", "language", "head"), "w32a32")
@@ -337,16 +342,11 @@ def _precision(target: str, source: Source, fast: bool) -> dict[str, str]:
             if name.startswith(prefix):
                 sizes[weight.bits] = sizes.get(weight.bits, 0) + weight.values.size
         found[part] = f"w{max(sizes, key=lambda bits: sizes[bits])}a"
-        found[part] += "8dyn" if target == "cpu" and fast else str(activation)
-    if target == "qdq" and 8 in (widths := _cache_bits(source.quantization)):
+        found[part] += "8dyn" if target == "cpu" and options.fast else str(activation)
+    narrow = target == "qdq" or options.kv8
+    if narrow and 8 in (widths := cache_bits(source.quantization)):
         found["language"] += f"kv{'/'.join(map(str, sorted(widths)))}"
     return found
-
-
-def _cache_bits(quantization: Quantization) -> set[int]:
-    """The widths of keys and values; none where the model has no attention."""
-    ends = (".self_attn.keys", ".self_attn.values")
-    return {e.bits for path, e in quantization.activations.items() if path.endswith(ends)}
 
 
 def _manifest(source: Source, options: ExportOptions) -> dict[str, Any]:
@@ -374,6 +374,10 @@ def _manifest(source: Source, options: ExportOptions) -> dict[str, Any]:
             "parent_recipe": recipe,
         },
     }
+
+
+def _layers(model: VLM) -> list[LayerState]:
+    return [LayerState(**entry) for entry in _state(model)]
 
 
 def _state(model: VLM) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -70,11 +71,13 @@ def sample_inputs(graph: TorchGraph, embedding_VD: Tensor, seed: int = 0) -> dic
 
 
 def on_grid(inputs: Mapping[str, Tensor], encodings: Mapping[str, Encoding]) -> dict[str, Tensor]:
-    """The same inputs, rounded to what the integer graph will be given."""
+    """The same inputs, those that have an encoding rounded to what the graph will be given."""
     return {
         name: torch.from_numpy(
             dequantize_affine(quantize_affine(x.numpy(), encodings[name]), encodings[name])
         )
+        if name in encodings
+        else x
         for name, x in inputs.items()
     }
 
@@ -87,15 +90,29 @@ def run_torch(graph: TorchGraph, inputs: Mapping[str, Tensor]) -> dict[str, NDAr
     return {n: t.float().numpy() for n, t in zip(graph.outputs, tensors, strict=True)}
 
 
-def run_float(model: bytes | Path, inputs: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
-    """Outputs of a float graph by name, with ONNX Runtime's own optimisations."""
+def run_float(
+    model: bytes | Path,
+    inputs: Mapping[str, Tensor],
+    encodings: Mapping[str, Encoding] = MappingProxyType({}),
+) -> dict[str, NDArray[Any]]:
+    """Outputs of a float graph by name, with ONNX Runtime's own optimisations.
+
+    What has an encoding comes and goes as integers, and is real again in the result.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     source = model if isinstance(model, bytes) else str(model)
     session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    arrays = session.run(names, {name: x.numpy() for name, x in inputs.items()})
-    return {name: np.asarray(array) for name, array in zip(names, arrays, strict=True)}
+    feeds = {
+        name: quantize_affine(x.numpy(), encodings[name]) if name in encodings else x.numpy()
+        for name, x in inputs.items()
+    }
+    arrays = map(np.asarray, session.run(names, feeds))
+    return {
+        name: dequantize_affine(array, encodings[name]) if name in encodings else array
+        for name, array in zip(names, arrays, strict=True)
+    }
 
 
 def run_integer(

@@ -52,8 +52,8 @@ class BuildOptions:
     """`chip` None: the target `cpu`. None elsewhere: the model's own, or what is affordable.
 
     `data`: rows to calibrate on, None for the pictures that come with the package; as many
-    `samples` at each of `image_sizes`, of which () is the model's own. `fast`, for `cpu` alone: see
-    `ExportOptions`.
+    `samples` at each of `image_sizes`, of which () is the model's own. `fast`, `kv8`, for `cpu`
+    alone: see `ExportOptions`.
     """
 
     chip: Chip | None = None
@@ -65,6 +65,7 @@ class BuildOptions:
     image_sizes: tuple[int, ...] = ()
     max_part_mb: int = CompileOptions.max_part_mb
     fast: bool = False
+    kv8: bool = False
 
     @property
     def image_size(self) -> int | None:
@@ -167,6 +168,8 @@ def _resolved(source: Path, out: Path, options: BuildOptions) -> BuildOptions:
     refuse_foreign(out)
     if options.fast and options.chip is not None:
         raise UserError(f"--fast is of --chip cpu: {options.chip.name} computes in integers anyway")
+    if options.kv8 and options.chip is not None:
+        raise UserError("--kv8 is of --chip cpu: an NPU's cache is as wide as --precision says")
     config = load_checkpoint(source).config
     if load_checkpoint(source).encodings is None:
         opened = open_float(source, options.image_size)
@@ -252,6 +255,7 @@ def _exported(
         "context": options.context,
         "image_sizes": options.image_sizes,
         "fast": options.fast,
+        "kv8": options.kv8,
         "past_block": ExportOptions.past_block,
         "out": str(out.resolve()),
     }
@@ -283,6 +287,7 @@ def export_step(tell: Tell, source: Path, out: Path, options: BuildOptions, keep
         export,
         image_sizes=options.image_sizes,
         fast=options.fast,
+        kv8=options.kv8,
         verify=False,
     )
     lines, start = iter(range(1, 100)), time.perf_counter()
