@@ -36,7 +36,8 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where it runs")
     where.add_argument(
         "--device",
-        help="cpu (default); npu of this machine (untested on hardware); auto: npu, else cpu; "
+        help="cpu (default); npu of this machine, or cuda (both untested on hardware); auto: npu, "
+        "else cpu; "
         "htp-emulator: compiled for a chip and emulated, slowly (Linux x86-64); or apart, as in "
         "vision=npu,language=cpu",
     )

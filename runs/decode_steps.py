@@ -34,8 +34,8 @@ from autoneural.export.passes.any_past import AnyPast
 from autoneural.export.qdq import pack_graph
 from autoneural.manifest import LayerState
 from autoneural.model.vlm import VLM
+from autoneural.runtime.backend import cpu_options
 from autoneural.runtime.engine import Engine
-from autoneural.runtime.session import cpu_options
 
 CONTEXT = 4096
 VARIANTS = ("static", "growing", "fast")

@@ -24,12 +24,12 @@ from autoneural.bench.drift_errors import kind_of
 from autoneural.bundle_graphs import HIDDEN, state_names
 from autoneural.manifest import GraphSpec
 from autoneural.recipes.child import Tell
+from autoneural.runtime.backend import Backend
 from autoneural.runtime.chain import Arrays, Graph, GraphChain, Tapped
 from autoneural.runtime.decoder import Decoder
 from autoneural.runtime.devices import place
 from autoneural.runtime.images import ImageEncoder, embed
 from autoneural.runtime.session import (
-    Backend,
     GraphSession,
     TargetSessions,
     decode,

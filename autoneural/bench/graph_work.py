@@ -28,7 +28,7 @@ from autoneural.bundle import Bundle
 from autoneural.bundle_graphs import state_names
 from autoneural.manifest import DTYPE_BYTES, GraphSpec, TensorSpec
 from autoneural.onnx_external import external_bytes
-from autoneural.runtime.session import cpu_options
+from autoneural.runtime.backend import cpu_options
 
 _RUNS = 7
 _END = "_kernel_time"

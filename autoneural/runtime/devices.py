@@ -5,6 +5,8 @@ htp-emulator  the `qdq` graphs, compiled in memory for a chip and emulated (Linu
               the bundle's own binaries: they share weights, which the emulator does not load
 npu           the binaries for this machine's chip where the bundle holds them, else the `qdq`
               graphs, compiled here. Written without a board: untested on hardware
+cuda          the `float` graphs, else those of `cpu`, on ONNX Runtime's CUDA provider, and what it
+              does not take on the CPU; needs onnxruntime-gpu. Untested on hardware
 auto          `npu` where there is one, else `cpu`; never the emulator
 
 `vision=npu,language=cpu` puts the encoder on one device and the language model on another.
@@ -25,10 +27,12 @@ from autoneural.errors import UserError
 from autoneural.runtime.qnn import emulates, find_wheel, provider_devices, require_wheel
 from autoneural.target.chips import DEFAULT_CHIP, Chip, find_chip, recognise
 
-Device = Literal["cpu", "htp-emulator", "npu", "auto"]
+Device = Literal["cpu", "htp-emulator", "npu", "cuda", "auto"]
 DEVICES: tuple[str, ...] = get_args(Device)
 
+CUDA = "CUDAExecutionProvider"
 _INTEGER_TARGET = "qdq"
+_NO_NPU = ("cpu", "cuda")
 # Where Linux says what it runs on; Android and the automotive boards have the first.
 _IDENTITY = (
     "/sys/devices/soc0/machine",
@@ -45,7 +49,7 @@ class Placement:
     `vision` None: the encoder runs there too.
     """
 
-    device: Literal["cpu", "htp-emulator", "npu"]
+    device: Literal["cpu", "htp-emulator", "npu", "cuda"]
     target: str
     why: str
     chip: Chip | None = None
@@ -61,8 +65,8 @@ class Placement:
     def _own_label(self) -> str:
         if self.device == "cpu":
             return self.target
-        if self.device == "npu":
-            return f"{self.target} on the NPU"
+        if self.device in ("npu", "cuda"):
+            return f"{self.target} on {'the NPU' if self.device == 'npu' else 'CUDA'}"
         return f"{self.target}, emulated {self.chip.name if self.chip else ''}"
 
 
@@ -81,12 +85,14 @@ def place(
     if device not in DEVICES:
         known_ones = f"{', '.join(DEVICES)}, or vision=ONE,language=ANOTHER"
         raise UserError(f"no device called {device!r}; one of {known_ones}")
-    if require_npu and device in ("cpu", "htp-emulator"):
+    if require_npu and device in (*_NO_NPU, "htp-emulator"):
         raise UserError(f"an NPU is required, and {device} is none: choose the device npu")
+    if device in _NO_NPU and known:
+        raise UserError(f"a chip ({known.name}) goes with the devices htp-emulator and npu")
     if device == "cpu":
-        if known:
-            raise UserError(f"a chip ({known.name}) goes with the devices htp-emulator and npu")
         return Placement(device="cpu", target=target or _cpu_target(bundle), why="asked for")
+    if device == "cuda":
+        return _on_cuda(bundle, target)
     binaries = target is not None and target.startswith("htp/")
     on_cpu_only = target not in (None, _INTEGER_TARGET) and not binaries
     if device == "auto" and on_cpu_only and not require_npu:
@@ -116,7 +122,7 @@ def _place_apart(
         raise UserError(f"device {devices!r}: expected one, or vision=ONE,language=ANOTHER")
     if target is not None:
         raise UserError(f"target {target}: each device takes its own; leave target out")
-    chips = {role: None if device == "cpu" else chip for role, device in chosen.items()}
+    chips = {role: None if device in _NO_NPU else chip for role, device in chosen.items()}
     if chip is not None and not any(chips.values()):
         raise UserError(f"a chip ({chip}) goes with the devices htp-emulator and npu")
     found = {
@@ -129,6 +135,17 @@ def _place_apart(
 def _cpu_target(bundle: Bundle) -> str:
     """The CPU's own graphs, or where there are none those of the NPU, which it computes as well."""
     return next((name for name in ("cpu", _INTEGER_TARGET) if name in bundle.targets), "cpu")
+
+
+def _on_cuda(bundle: Bundle, target: str | None) -> Placement:
+    offered = ort.get_available_providers()
+    if CUDA not in offered:
+        raise UserError(
+            f"cuda: this onnxruntime offers {', '.join(offered)}; install onnxruntime-gpu in its "
+            "place"
+        )
+    found = next((name for name in ("float", "cpu") if name in bundle.targets), "cpu")
+    return Placement(device="cuda", target=target or found, why="asked for")
 
 
 def find_npu() -> tuple[bool, str]:

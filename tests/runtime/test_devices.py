@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -134,7 +135,7 @@ def test_auto_leaves_to_the_cpu_what_only_the_cpu_runs(npu, tiny_bundle: Bundle)
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"device": "gpu"}, "no device called 'gpu'; one of cpu, htp-emulator, npu, auto"),
+        ({"device": "gpu"}, "no device called 'gpu'; one of cpu, htp-emulator, npu, cuda, auto"),
         ({"chip": "SA8295P"}, r"a chip \(SA8295P\) goes with the devices"),
         ({"device": "auto", "chip": "SA1"}, "no chip called 'SA1'; one of SA8295P"),
         ({"device": "npu"}, "no NPU to run on: no such thing .*doctor"),
@@ -397,3 +398,65 @@ def test_ctrl_c_in_an_emulated_step_ends_with_130(qnn_wheel: qnn.Wheel, exported
     os.killpg(child.pid, signal.SIGINT)
     out, err = child.communicate(timeout=30)
     assert (child.returncode, out, err) == (130, "", "")
+
+
+class OnCuda:
+    """A session that says it runs on CUDA."""
+
+    def __init__(self, path: Path, options: ort.SessionOptions, providers: list[str]) -> None:
+        assert providers == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        self._session = SESSION(path, options, providers=["CPUExecutionProvider"])
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+
+SESSION = ort.InferenceSession
+
+
+def test_cuda_is_a_provider_like_the_others(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = answer(Engine(tiny_bundle, "float", threads=1), CONVERSATIONS[0])
+    offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: offered)
+    monkeypatch.setattr(ort, "InferenceSession", OnCuda)
+    engine = Engine(tiny_bundle, device="cuda", threads=1)
+    assert (engine.placement.device, engine.target) == ("cuda", "float")
+    assert engine.placement.label == "float on CUDA"
+    assert answer(engine, CONVERSATIONS[0]).token_ids == plain.token_ids
+    assert {row["device"] for row in engine.provider_report()} == {"cuda"}
+
+
+def test_cuda_that_is_not_there_or_does_not_start_is_one_line(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="offers .*; install onnxruntime-gpu in its place"):
+        Engine(tiny_bundle, device="cuda")
+    offered = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: offered)
+    # So does ONNX Runtime where CUDA's libraries are missing.
+    monkeypatch.setattr(
+        ort,
+        "InferenceSession",
+        lambda path, options, providers: SESSION(path, options, providers=providers[1:]),
+    )
+    with pytest.raises(UserError, match="float on CUDA .its CUDA provider does not start"):
+        Engine(tiny_bundle, device="cuda")
+
+
+def test_what_does_not_go_with_cuda(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="an NPU is required, and cuda is none"):
+        place(tiny_bundle, device="cuda", require_npu=True)
+    with pytest.raises(UserError, match="a chip .SA8295P. goes with"):
+        place(tiny_bundle, device="cuda", chip="SA8295P")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    both = with_targets(tiny_bundle, "qdq", "cpu")
+    found = place(both, device="vision=cuda,language=cpu")
+    assert (found.device, found.target) == ("cpu", "cpu")
+    assert found.vision is not None
+    assert (found.vision.device, found.vision.target) == ("cuda", "cpu")
+    assert place(both, "qdq", device="cuda").target == "qdq"

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from autoneural.runtime import processor as module
+from autoneural.runtime.backend import cpu_options
 from autoneural.runtime.processor import adds_bytes_in_16_bits, processor
-from autoneural.runtime.session import cpu_options
 from autoneural.target import rows
 
 INTEL = "processor : 0\nmodel name : Some CPU\nflags : fpu {flags}\n"
@@ -63,7 +63,7 @@ def test_arm_needs_nothing(system: pytest.MonkeyPatch) -> None:
 def test_the_engine_opens_graphs_with_the_bits_that_fit(
     monkeypatch: pytest.MonkeyPatch, cut: bool, most: int
 ) -> None:
-    monkeypatch.setattr("autoneural.runtime.session.adds_bytes_in_16_bits", lambda: cut)
+    monkeypatch.setattr("autoneural.runtime.backend.adds_bytes_in_16_bits", lambda: cut)
     data = graph_of_constants().SerializeToString()
     session = ort.InferenceSession(data, cpu_options("cpu", 1), providers=["CPUExecutionProvider"])
     share, middle = session.run(None, {"x": np.ones(1, np.float32)})

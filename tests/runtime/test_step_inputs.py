@@ -7,8 +7,9 @@ import onnxruntime as ort
 import pytest
 
 from autoneural.bundle import Bundle
+from autoneural.runtime.backend import Backend
 from autoneural.runtime.devices import place
-from autoneural.runtime.session import Backend, GraphSession, TargetSessions
+from autoneural.runtime.session import GraphSession, TargetSessions
 from autoneural.runtime.step_inputs import Positions, StepInputs
 
 
