@@ -47,11 +47,13 @@ def test_linears_round_their_activations_and_stay_near_the_float_ones(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["export", "CKPT", "--targets", "qdq"], "--fast is of target cpu"),
-        (["build", "CKPT", "--chip", "SA8295P"], "--fast is of --chip cpu: SA8295P computes"),
+        (["export", "CKPT", "--targets", "qdq", "--fast"], "--fast is of target cpu"),
+        (["build", "CKPT", "--chip", "SA8295P", "--fast"], "--fast is of --chip cpu: SA8295P"),
+        (["export", "CKPT", "--targets", "qdq", "--kv8"], "--kv8 is of target cpu"),
+        (["build", "CKPT", "--chip", "SA8295P", "--kv8"], "--kv8 is of --chip cpu"),
     ],
 )
-def test_it_is_of_the_cpu_target_alone(
+def test_what_is_of_the_cpu_target_alone(
     checkpoint: Path,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -59,6 +61,6 @@ def test_it_is_of_the_cpu_target_alone(
     message: str,
 ) -> None:
     words = [str(checkpoint) if word == "CKPT" else word for word in words]
-    assert main([*words, "-o", str(tmp_path / "out"), "--fast"]) == 2
+    assert main([*words, "-o", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,6 @@ import pytest
 
 from autoneural.bundle import Bundle
 from autoneural.bundle_graphs import state_names
-from autoneural.cli import main
 from autoneural.compress.precision import PRECISIONS
 from autoneural.errors import UserError
 from autoneural.export.bundle import ExportOptions, build_bundle
@@ -120,23 +119,3 @@ def test_drafts_leave_no_trace(kv8: Bundle, monkeypatch: pytest.MonkeyPatch, wro
 def test_a_cache_of_16_bits_is_no_cache_of_8(quantised: Path) -> None:
     with pytest.raises(UserError, match=r"--kv8: the keys of layer \d have 16 bits; compress"):
         build(quantised, "refused", kv8=True)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["export", "CKPT", "--targets", "qdq"], "--kv8 is of target cpu"),
-        (["build", "CKPT", "--chip", "SA8295P"], "--kv8 is of --chip cpu"),
-    ],
-)
-def test_it_is_of_the_cpu_target_alone(
-    checkpoint: Path,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    words: list[str],
-    message: str,
-) -> None:
-    words = [str(checkpoint) if word == "CKPT" else word for word in words]
-    assert main([*words, "-o", str(tmp_path / "out"), "--kv8"]) == 2
-    assert message in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())

@@ -23,6 +23,7 @@ class ByteRows:
         self._graph = graph
         self._pixels: dict[ir.Value, ir.Value] = {}
         self._rows: dict[tuple[ir.Value, int], tuple[ir.Value, ir.Value]] = {}
+        self._all: dict[tuple[ir.Value, int], tuple[ir.Value, ir.Value]] = {}
 
     def pixels(self, reader: ir.Node, x: ir.Value) -> ir.Value:
         """[1, C, H, W] as [1, H, W, C]."""
@@ -50,14 +51,16 @@ class ByteRows:
 
     def of_all(self, reader: ir.Node, x: ir.Value, bits: int) -> tuple[ir.Value, ir.Value]:
         """The bytes of x, and what one is worth, a number for all of them."""
-        name = f"{x.name}.all{bits}"
-        # Over rows first: that is done by all threads.
-        of_rows = self.insert(reader, "Max", f"{name}.of_rows", self._most(reader, name, x))
-        most = self.insert(reader, "ReduceMax", f"{name}.most", [of_rows], keepdims=0)
-        worth = self._worth(reader, name, [most], bits)
-        middle = self.constant(rows.middle(bits), bits)
-        q = self.insert(reader, "QuantizeLinear", f"{name}.bytes", [x, worth, middle])
-        return q, worth
+        if (x, bits) not in self._all:
+            name = f"{x.name}.all{bits}"
+            # Over rows first: that is done by all threads.
+            of_rows = self.insert(reader, "Max", f"{name}.of_rows", self._most(reader, name, x))
+            most = self.insert(reader, "ReduceMax", f"{name}.most", [of_rows], keepdims=0)
+            worth = self._worth(reader, name, [most], bits)
+            middle = self.constant(rows.middle(bits), bits)
+            q = self.insert(reader, "QuantizeLinear", f"{name}.bytes", [x, worth, middle])
+            self._all[x, bits] = q, worth
+        return self._all[x, bits]
 
     def constant(self, name: str, bits: int) -> ir.Value:
         """A constant of `target/rows.py`, one for the whole graph."""

@@ -163,6 +163,28 @@ def test_windows_are_rows_that_share_the_range_of_their_picture(
     np.testing.assert_allclose(run(model, x, bits), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_convolutions_of_one_picture_share_its_range() -> None:
+    model = picture((8, 16, 3, 3), pads=[1, 1, 1, 1])
+    [first] = model.graph
+    second = ir.node("Conv", list(first.inputs), dict(first.attributes), name="second")
+    second.metadata_props["module"] = "v"
+    model.graph.append(second)
+    value = second.outputs[0]
+    value.name, value.shape, value.type = (
+        "z",
+        model.graph.outputs[0].shape,
+        ir.TensorType(ir.DataType.FLOAT),
+    )
+    model.graph.outputs.append(value)
+    values = np.ones((8, 16, 3, 3), np.int8)
+    weight = IntegerWeight(values=values, scale=np.ones(8, np.float32), bits=8)
+    QuantizeRows({"w.weight": weight, "v.weight": weight})(model)
+    kinds = [node.op_type for node in model.graph]
+    assert kinds.count("QuantizeLinear") == 1
+    assert kinds.count("MatMulIntegerToFloat") == 2
+    assert run(model, np.ones((1, 16, 4, 5), np.float32), 8).shape == (1, 8, 4, 5)
+
+
 @pytest.mark.parametrize(
     ("shape", "attributes"),
     [
