@@ -93,7 +93,7 @@ def best(
     times: Mapping[Role, Mapping[int, float]], roles: Sequence[Role], width: int, usual: int
 ) -> int:
     """The count with the least time for all roles of a file; `usual` unless another is worth it."""
-    runs: Mapping[Role, int] = {**_RUNS, "prefill": _PROMPT // width}
+    runs: Mapping[Role, int] = {**_RUNS, "prefill": max(1, _PROMPT // width)}
 
     def total(count: int) -> float:
         return sum(runs[role] * times[role][count] for role in roles)

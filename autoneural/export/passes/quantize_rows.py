@@ -59,17 +59,17 @@ class QuantizeRows(ir.passes.InPlacePass):
             values, x = values.transpose(0, 2, 3, 1), made.pixels(node, x)
         columns = np.ascontiguousarray(values.reshape(len(values), -1).T)
         if node.op_type != "Conv" or _is_of_one_pixel(node):
-            q, of_row = made.of_rows(node, x, len(columns), bits)
+            q, of_row, middle = made.of_rows(node, x, len(columns), bits)
         else:
-            q, of_all = made.of_all(node, x, bits)
-            q = _windows(graph, node, made, q, bits)
+            q, of_all, middle = made.of_all(node, x, bits)
+            q = _windows(graph, node, made, q, middle)
         scale = np.broadcast_to(frozen.scale.astype(np.float32).reshape(-1), columns.shape[1:])
         inputs = [
             q,
             add_initializer(graph, f"{name}.columns", columns),
             of_all,
             add_initializer(graph, f"{name}.scale", scale.copy()),
-            made.constant(rows.middle(bits), bits),
+            middle,
         ]
         new = [ir.node("MatMulIntegerToFloat", inputs, domain=_DOMAIN, name=f"{name}.integer")]
         bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -124,7 +124,9 @@ def _ints(node: ir.Node, name: str, *otherwise: int) -> list[int]:
     return list(node.attributes.get_ints(name, otherwise))
 
 
-def _windows(graph: ir.Graph, conv: ir.Node, made: ByteRows, q: ir.Value, bits: int) -> ir.Value:
+def _windows(
+    graph: ir.Graph, conv: ir.Node, made: ByteRows, q: ir.Value, middle: ir.Value
+) -> ir.Value:
     """[1, H, W, C] -> [1, H', W', h * w * C]: what each place of a convolution sees."""
     weight, out = conv.inputs[1], conv.outputs[0]
     assert weight is not None
@@ -135,9 +137,8 @@ def _windows(graph: ir.Graph, conv: ir.Node, made: ByteRows, q: ir.Value, bits: 
         return add_initializer(graph, f"{out.name}.{what}", np.array(values, np.int64))
 
     top, left, bottom, right = _ints(conv, "pads", 0, 0, 0, 0)
-    amounts, middle = ints("pads", 0, top, left, 0, 0, bottom, right, 0), rows.middle(bits)
-    inputs = [q, amounts, made.constant(middle, bits)]
-    padded = made.insert(conv, "Pad", f"{out.name}.padded", inputs)
+    amounts = ints("pads", 0, top, left, 0, 0, bottom, right, 0)
+    padded = made.insert(conv, "Pad", f"{out.name}.padded", [q, amounts, middle])
     down, right = _ints(conv, "strides", 1, 1)
     height, width = (int(n) for n in out.shape.numpy()[2:])
     axes, strides = ints("axes", 1, 2), ints("strides", down, right)
