@@ -193,19 +193,19 @@ class TargetSessions:
         UserError when the bundle lacks the target or one of its roles.
         """
 
-        def graphs(where: Placement, *roles: Role) -> list[Graph]:
-            counts = {} if threads else read_threads(bundle, where.target)
-            tuned = {bundle.path(file): count for file, count in counts.items()}
-            backend = Backend.of(where, threads or physical_cores(), tuned)
-            groups = _graphs_in_parts(bundle, bundle.target(where.target), roles)
+        own = _backend(bundle, placement, threads)
+        seeing = _backend(bundle, placement.vision, threads) if placement.vision else own
+
+        def graphs(backend: Backend, *roles: Role) -> list[Graph]:
+            groups = _graphs_in_parts(bundle, bundle.target(backend.placement.target), roles)
             return [_open_graph(bundle, group, backend) for group in groups]
 
-        decoders = sorted(graphs(placement, *DECODERS), key=lambda g: g.spec.width)
+        decoders = sorted(graphs(own, *DECODERS), key=lambda g: g.spec.width)
         loaded = cls(
             target=bundle.target(placement.target),
             placement=placement,
-            vision=graphs(placement.vision or placement, "vision")[0],
-            head=graphs(placement, "head")[0],
+            vision=graphs(seeing, "vision")[0],
+            head=graphs(own, "head")[0],
             decoders=tuple(decoders),
         )
         loaded._check_shared_encodings(bundle)
@@ -268,6 +268,14 @@ def load_embedding(bundle: Bundle, sessions: TargetSessions) -> np.ndarray:
     # A memmap's own indexing is slow; an array on the same memory is not.
     table = np.asarray(np.memmap(bundle.path(spec.file), file_dtype, "r", shape=spec.shape))
     return table if same_encoding(spec, wanted) else encode(decode(table, spec), wanted)
+
+
+def _backend(bundle: Bundle, placement: Placement, threads: int | None) -> Backend:
+    tuned: dict[Path, int] = {}
+    if threads is None and placement.device == "cpu":
+        counts = read_threads(bundle, placement.target)
+        tuned = {bundle.path(file): count for file, count in counts.items()}
+    return Backend.of(placement, threads or physical_cores(), tuned)
 
 
 def _graphs_in_parts(
