@@ -214,7 +214,8 @@ def _export_one(
     weights: WeightFile,
 ) -> tuple[Mapping[str, Encoding], list[dict[str, Any]]]:
     """Trace, rewrite for the target, save. Returns encodings of the ends, and `keys`' entries."""
-    free = target == "cpu" and keys[0].role in DECODERS
+    grows = target == "cpu" and keys[0].role in DECODERS
+    free = grows and any(key.width > 1 for key in keys)
     traced = replace(keys[0], width=TRACED) if free else keys[0]
     model = export_graph(build_graph(source.model, traced))
     encodings: Mapping[str, Encoding] = {}
@@ -226,31 +227,32 @@ def _export_one(
             integers = source.quantization.weights
             linears = _linears(keys[0], options)
             pack_graph(model, integers, linears, options.accuracy_level)
-            if free and options.kv8:
+            if grows and options.kv8:
                 encodings = byte_encodings(_layers(source.model), source.quantization)
                 ByteCache(encodings)(model)
     ends = {
         "inputs": [_tensor(value, encodings) for value in model.graph.inputs],
         "outputs": [_tensor(value, encodings) for value in model.graph.outputs],
     }
+    changed: dict[str, Any] = {}
+    if grows:
+        AnyPast(growing_axes(_layers(source.model)))(model)
+        changed["past_block"] = options.rows_of_past
+    entries = [{**vars(key), **ends, **changed} for key in keys]
     if free:
         kept = source.model.config.text.conv_L_cache - 1
-        AnyPast(growing_axes(_layers(source.model)))(model)
         AnyWidth(kept)(model)
-        changed = {"any_width": True, "past_block": options.rows_of_past}
-        entries = [{**vars(key), **_at_width(ends, key, kept), **changed} for key in keys]
-    else:
-        entries = [{**vars(key), **ends} for key in keys]
+        entries = [{**entry, **_at_width(entry, kept), "any_width": True} for entry in entries]
     save_model(model, path, weights)
     return encodings, entries
 
 
-def _at_width(ends: Mapping[str, Any], key: GraphKey, kept: int) -> dict[str, Any]:
-    """Inputs and outputs that were traced at another width, with the sizes of `key`."""
-    sizes = {TRACED + more: key.width + more for more in (0, kept, key.context)}
+def _at_width(entry: Mapping[str, Any], kept: int) -> dict[str, Any]:
+    """Inputs and outputs that were traced at another width, with the sizes of the graph's own."""
+    sizes = {TRACED + more: entry["width"] + more for more in (0, kept, entry["context"])}
     return {
-        end: [{**one, "shape": [sizes.get(n, n) for n in one["shape"]]} for one in tensors]
-        for end, tensors in ends.items()
+        end: [{**one, "shape": [sizes.get(n, n) for n in one["shape"]]} for one in entry[end]]
+        for end in ("inputs", "outputs")
     }
 
 

@@ -28,6 +28,7 @@ from autoneural.errors import UserError
 from autoneural.export.graphs import INPUT_MODULES
 from autoneural.export.onnx import module_of
 from autoneural.export.passes.attend_in_place import AttendInPlace
+from autoneural.export.passes.few_rows import FewRows
 from autoneural.export.passes.gelu_before_transpose import GeluBeforeTranspose
 from autoneural.export.passes.insert_qdq import InsertQDQ
 from autoneural.export.passes.integer_weights import IntegerWeights
@@ -104,6 +105,7 @@ def pack_graph(
             QuantizeRows(weights)(model)
         PackMatMulNBits(weights, accuracy_level if linears == "float" else _BYTES)(model)
         IntegerWeights(weights, None)(model)
+        FewRows()(model)
     except (KeyError, ValueError) as error:
         raise UserError(f"{model.graph.name}: {error.args[0]}") from error
 
