@@ -132,7 +132,7 @@ def _add_serving(kinds: argparse._SubParsersAction) -> None:
         "--threads",
         type=thread_count,
         metavar="N",
-        help="of the engine (default: what `tune` found, or the cores)",
+        help="of the engine (default: see `tune`)",
     )
     add.add_argument("--clients", type=positive, default=32, metavar="N", help="at once (32)")
     add.add_argument("--seconds", type=above_zero, default=300, help="of load (default 300)")

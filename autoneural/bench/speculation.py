@@ -177,7 +177,8 @@ def print_speculation(report: dict[str, Any], console: Console) -> None:
         )
     console.print(table)
     console.print(
-        f"{report['answers']} answers by {report['bundle']} ({report['target']}); a step of "
+        f"{report['answers']} answers by {report['bundle']} ({report['target']})"
+        f"{', JSON by a schema' if report['schema'] else ''}; a step of "
         f"{report['width']} rows takes {report['cost_ratio']:.2f} times one of 1",
         highlight=False,
     )

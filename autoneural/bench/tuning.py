@@ -54,13 +54,16 @@ class Tuning:
     kept: Path
 
 
-def tune(bundle: Bundle, target: str | None = None, progress: Progress | None = None) -> Tuning:
+def tune(
+    bundle: Bundle,
+    target: str | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> Tuning:
     """Measure every count of `counts()` and keep the best of each file for later engines."""
     placement = place(bundle, target)
     tried, times = counts(), defaultdict[Role, dict[int, float]](dict)
     for done, count in enumerate(tried):
-        if progress:
-            progress(f"threads: {count}", done, len(tried))
+        progress(f"threads: {count}", done, len(tried))
         for role, ms in _milliseconds(bundle, placement, count).items():
             times[role][count] = ms
     graphs = bundle.target(placement.target).graphs
