@@ -10,10 +10,11 @@ import numpy as np
 from autoneural.config import TextConfig
 
 _BLOCK = 32
+_CONTROL = ("<|image_start|>", "<|image_end|>", "<|img_thumbnail|>")
 
 
 def write_random(path: Path, text: TextConfig, kind: gguf.GGMLQuantizationType) -> None:
-    """A GGUF of LFM2 without a vocabulary."""
+    """A GGUF of LFM2 whose vocabulary has no words, but the tokens around a picture."""
     writer = gguf.GGUFWriter(path, "lfm2")
     writer.add_context_length(text.max_position_embeddings)
     writer.add_embedding_length(text.hidden_size)
@@ -26,14 +27,18 @@ def write_random(path: Path, text: TextConfig, kind: gguf.GGMLQuantizationType) 
     writer.add_layer_norm_rms_eps(text.norm_eps)
     writer.add_rope_freq_base(text.rope_theta)
     writer.add_shortconv_l_cache(text.conv_L_cache)
-    writer.add_vocab_size(text.vocab_size)
-    writer.add_tokenizer_model("none")
+    _add_vocabulary(writer, text.vocab_size)
     random = np.random.default_rng(0)
     for name, shape in _tensors(text).items():
         if len(shape) == 1 or "shortconv.conv" in name:
             writer.add_tensor(name, np.ones(shape, np.float32))
         else:
             writer.add_tensor(name, _blocks(random, *shape), raw_dtype=kind)
+    close(writer)
+
+
+def close(writer: gguf.GGUFWriter) -> None:
+    """Writes what was added."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -47,6 +52,17 @@ def _blocks(random: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     scale = np.array([0.2 / columns**0.5], np.float16)
     found[..., :2] = scale.view(np.uint8)
     return found.reshape(rows, -1)
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, size: int) -> None:
+    """mtmd asks for the tokens around a picture, which a file without a tokenizer cannot have."""
+    plain = size - len(_CONTROL)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("lfm2")
+    writer.add_token_list([f"t{index}" for index in range(plain)] + list(_CONTROL))
+    kinds = [gguf.TokenType.NORMAL] * plain + [gguf.TokenType.CONTROL] * len(_CONTROL)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(["t 0"])  # one at least
 
 
 def _tensors(text: TextConfig) -> dict[str, tuple[int, ...]]:

@@ -1,7 +1,8 @@
 """llama.cpp, as llama-cpp-python brings it, as a peer of `bench speed`: the calls of llama-bench.
 
 The GGUF has random blocks of 4 bits in every matrix, the table of the head too, which
-`llama-quantize` would leave at 6: the fastest that llama.cpp has for a CPU.
+`llama-quantize` would leave at 6: the fastest that llama.cpp has for a CPU. Pictures go
+through mtmd (bench/peer_mtmd.py), with an encoder in F16 (bench/peer_mmproj.py).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -19,8 +20,9 @@ import gguf
 import numpy as np
 
 from autoneural.bench.peer_gguf import write_random
-from autoneural.bench.peers import PeerTask, Run
+from autoneural.bench.peers import QUESTION_TOKENS, PeerEncoder, PeerTask, Run
 from autoneural.config import TextConfig
+from autoneural.config_vision import TilingConfig
 
 llama: Any = import_module("llama_cpp")  # built where it is wanted: no types elsewhere
 _BATCH = 512
@@ -33,7 +35,10 @@ def opened(text: TextConfig, task: PeerTask, form: str) -> Iterator[Run]:
         path = Path(folder) / "model.gguf"
         write_random(path, text, gguf.GGMLQuantizationType[form])
         context = _open(path, text, task)
-        yield lambda: (_prompt(context, text, task), _decode(context, text, task))
+        yield Run(
+            lambda: (_prompt(context, text, task), _decode(context, text, task)),
+            lambda encoder: _picture(context, text, task, encoder, Path(folder) / "mmproj.gguf"),
+        )
 
 
 _LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *line: None)
@@ -46,7 +51,8 @@ def _open(path: Path, text: TextConfig, task: PeerTask) -> Any:
     if model is None:
         raise ValueError("llama.cpp does not open the GGUF")
     params = llama.llama_context_default_params()
-    params.n_ctx = max(task.prompt, task.depth + task.answer)
+    look = TilingConfig().max_image_tokens + QUESTION_TOKENS
+    params.n_ctx = max(task.prompt, task.depth + task.answer, look)
     params.n_batch = params.n_ubatch = _BATCH
     params.n_threads = params.n_threads_batch = task.threads
     context = llama.llama_init_from_model(model, params)
@@ -70,8 +76,37 @@ def _decode(context: Any, text: TextConfig, task: PeerTask) -> float:
     return steps / (time.perf_counter() - start)
 
 
-def _fresh(context: Any, text: TextConfig, tokens: int) -> None:
+def _picture(
+    context: Any, text: TextConfig, task: PeerTask, encoder: PeerEncoder, path: Path
+) -> Callable[[], float]:
+    # Here, not above: where there is no libmtmd, prompt and decoding are measured all the same.
+    from autoneural.bench.peer_mmproj import write_random_encoder
+    from autoneural.bench.peer_mtmd import looker, open_encoder
+
+    write_random_encoder(path, encoder, text.hidden_size)
+    eyes = open_encoder(path, context, task.threads, _LOG)
+    look = looker(eyes, context, encoder.side(task.image), _BATCH)
+    question = np.random.default_rng(1).integers(text.vocab_size, size=QUESTION_TOKENS)
+
+    def once() -> float:
+        _empty(context)
+        start = time.perf_counter()
+        tokens = look()
+        _feed(context, question)
+        seconds = time.perf_counter() - start
+        if tokens != encoder.tokens(task.image):
+            raise ValueError(f"mtmd: {tokens} tokens, not {encoder.tokens(task.image)}")
+        return seconds * 1e3
+
+    return once
+
+
+def _empty(context: Any) -> None:
     llama.llama_memory_clear(llama.llama_get_memory(context), True)
+
+
+def _fresh(context: Any, text: TextConfig, tokens: int) -> None:
+    _empty(context)
     ids = np.random.default_rng(0).integers(text.vocab_size, size=tokens)
     for begin in range(0, tokens, _BATCH):
         _feed(context, ids[begin : begin + _BATCH])

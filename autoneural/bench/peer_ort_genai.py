@@ -1,6 +1,7 @@
 """ONNX Runtime GenAI as a peer of `bench speed`: the graph that its own model builder makes.
 
-Blocks of 128, integers for activations (`accuracy_level` 4): the fastest that it has for a CPU.
+Blocks of 128, integers for activations (`accuracy_level` 4): the fastest that it has for a CPU. The
+decoder alone: it has no encoder for LFM2.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def opened(text: TextConfig, task: PeerTask, form: str) -> Iterator[Run]:
         config = genai.Config(str(graph))
         config.overlay(_threads(task.threads))
         model = genai.Model(config)
-        yield lambda: (_prompt(genai, model, text, task), _decode(genai, model, text, task))
+        yield Run(lambda: (_prompt(genai, model, text, task), _decode(genai, model, text, task)))
 
 
 def _build(text: TextConfig, form: str, folder: Path) -> Path:

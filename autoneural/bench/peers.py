@@ -1,10 +1,12 @@
 """Other runtimes on the same shapes with random weights, on this CPU, by the protocol of `speed`.
 
-transformers    Lfm2ForCausalLM in fp32 and in bf16 (bench/peer_transformers.py)
-llama.cpp       a GGUF of 4 bits, Q4_0 (bench/peer_llama_cpp.py)
-ort-genai       ONNX Runtime GenAI on its own graph of 4 bits (bench/peer_ort_genai.py)
+transformers    Lfm2ForCausalLM and Lfm2VlForConditionalGeneration in fp32 and in bf16
+                (bench/peer_transformers.py)
+llama.cpp       a GGUF of 4 bits, Q4_0, and mtmd for the picture (bench/peer_llama_cpp.py)
+ort-genai       ONNX Runtime GenAI on its own graph of 4 bits, no picture (bench/peer_ort_genai.py)
 
-The decoder alone, without pictures. Each runs after ours, in a process of its own, which gives its
+The decoder has the bundle's shapes. What sees is LFM2-VL's encoder for a decoder of that width: of
+another width no picture is measured. Each runs after ours, in a process of its own, which gives its
 memory back: figures of one run are compared with each other, not with those of another day. A peer
 that is not installed, or fails, is a row that says so.
 """
@@ -18,12 +20,54 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from math import isqrt
+from typing import Any, NamedTuple, TypeVar, cast
 
-from autoneural.config import TextConfig, text_from_dict
+from autoneural.config import (
+    PRESETS,
+    ModelConfig,
+    ProjectorConfig,
+    TextConfig,
+    text_from_dict,
+    vision_from_dict,
+)
+from autoneural.config_vision import TilingConfig, ViTConfig
 
-Run = Callable[[], tuple[float, float]]
-"""One repeat: tokens per second of the prompt and of decoding."""
+QUESTION_TOKENS = 32  # behind a picture
+_FOUND = "measured "
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerEncoder:
+    """What a peer sees with: LFM2-VL's encoder and its projector."""
+
+    vision: ViTConfig
+    projector: ProjectorConfig
+
+    def side(self, pixels: int) -> int:
+        """Of a picture, once it is resized: one view as LFM2-VL has it, 64 to 256 tokens.
+
+        It would cut larger pictures into tiles: more work, which a peer is not charged for.
+        """
+        limits, cell = TilingConfig(), self.vision.patch_size * self.vision.unshuffle
+        least, most = isqrt(limits.min_image_tokens), isqrt(limits.max_image_tokens)
+        return min(max(round(pixels / cell), least), most) * cell
+
+    def tokens(self, pixels: int) -> int:
+        """Of that view."""
+        return (self.side(pixels) // self.vision.patch_size // self.vision.unshuffle) ** 2
+
+
+class Run(NamedTuple):
+    """What `opened` of a peer's module yields.
+
+    `text`: one repeat, tokens per second of the prompt and of decoding. `picture` opens an encoder
+    beside the decoder: one repeat is milliseconds from pixels and a question to the first logits.
+    """
+
+    text: Callable[[], tuple[float, float]]
+    picture: Callable[[PeerEncoder], Callable[[], float]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,24 +99,41 @@ _PEERS = {
 PEERS = tuple(_PEERS)
 
 
+def _encoder(model: ModelConfig) -> PeerEncoder:
+    return PeerEncoder(vision=cast(ViTConfig, model.vision), projector=model.projector)
+
+
+_ENCODERS = {
+    model.text.hidden_size: _encoder(model)
+    for name, model in PRESETS.items()
+    if name.startswith("lfm2-vl-")
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class PeerTask:
-    """What is asked of a peer: the lengths of `speed`, one depth."""
+    """What is asked of a peer: the lengths of `speed`, one depth, `image` in pixels of a side."""
 
     prompt: int
     answer: int
     depth: int
     repeats: int
     threads: int
+    image: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeerRun:
-    """Tokens per second of each repeat. `missing` says why there is none."""
+    """Tokens per second of each repeat, and milliseconds of `picture` to the first token.
+
+    `missing` says why there is none, or what there is not. A picture may be missing without a word:
+    where the peer has no encoder of that width, or none at all.
+    """
 
     peer: str
     prompt: tuple[float, ...] = ()
     decode: tuple[float, ...] = ()
+    picture: tuple[float, ...] = ()
     missing: str | None = None
 
 
@@ -97,20 +158,31 @@ def measure_peers(
 
 
 def _run(title: str, peer: _Peer, text: TextConfig, task: PeerTask, form: str) -> PeerRun:
-    asked = {"text": asdict(text), "task": asdict(task), "module": peer.module, "format": form}
+    encoder = _ENCODERS.get(text.hidden_size)
+    asked = {
+        "text": asdict(text),
+        "encoder": encoder and asdict(encoder),
+        "task": asdict(task),
+        "module": peer.module,
+        "format": form,
+    }
     command = [sys.executable, "-m", "autoneural.bench.peers"]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
+    found: dict[str, tuple[float, ...]] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith(_FOUND):
+            found |= {k: tuple(v) for k, v in json.loads(line.removeprefix(_FOUND)).items()}
+    missing = None
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return PeerRun(peer=title, missing=last)
-    rates = json.loads(done.stdout.splitlines()[-1])
-    return PeerRun(peer=title, prompt=tuple(rates["prompt"]), decode=tuple(rates["decode"]))
+        missing = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        missing = f"picture: {missing}" if "prompt" in found else missing
+    return PeerRun(peer=title, missing=missing, **found)
 
 
 def main() -> None:
-    """The process of one peer: a request on stdin, the rates on the last line of stdout."""
-    # The decoder needs no pictures, and a torchvision that was built for another torch stops the
-    # import of transformers.
+    """The process of one peer: a request on stdin, on stdout a line for each thing it measured."""
+    # A torchvision that was built for another torch stops the import of transformers, which needs
+    # none for pictures that come as patches.
     cast(dict[str, Any], sys.modules)["torchvision"] = None
     asked = json.load(sys.stdin)
     task, text = PeerTask(**asked["task"]), text_from_dict(asked["text"])
@@ -118,9 +190,25 @@ def main() -> None:
         raise ValueError("LFM2 elsewhere has no layers of unequal width")
     module = importlib.import_module(f"autoneural.bench.{asked['module']}")
     with module.opened(text, task, asked["format"]) as run:
-        rates = [run() for _ in range(task.repeats + 1)][1:]
-    prompt, decode = zip(*rates, strict=True)
-    print(json.dumps({"prompt": prompt, "decode": decode}))
+        prompt, decode = zip(*_repeated(run.text, task.repeats), strict=True)
+        _tell(prompt=prompt, decode=decode)  # first: an encoder that fails does not take these away
+        if asked["encoder"] and run.picture:
+            look = run.picture(_encoder_from_dict(asked["encoder"]))
+            _tell(picture=_repeated(look, task.repeats))
+
+
+def _encoder_from_dict(data: dict[str, Any]) -> PeerEncoder:
+    vision = cast(ViTConfig, vision_from_dict(data["vision"]))
+    return PeerEncoder(vision=vision, projector=ProjectorConfig(**data["projector"]))
+
+
+def _repeated(once: Callable[[], T], repeats: int) -> list[T]:
+    """Without the first, which warms up."""
+    return [once() for _ in range(repeats + 1)][1:]
+
+
+def _tell(**found: Sequence[float]) -> None:
+    print(_FOUND + json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

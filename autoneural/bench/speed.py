@@ -24,7 +24,7 @@ from PIL import Image
 
 from autoneural.bench.graph_work import GraphWork, profile_graphs
 from autoneural.bench.machine import Machine, cpu_name, measure_machine, meter
-from autoneural.bench.peers import PeerTask, measure_peers
+from autoneural.bench.peers import QUESTION_TOKENS, PeerTask, measure_peers
 from autoneural.bundle import Bundle
 from autoneural.data.processor import ModelInputs
 from autoneural.errors import UserError
@@ -36,7 +36,6 @@ from autoneural.runtime.threads import physical_cores, read_threads
 from autoneural.runtime.watch import NOBODY, Watch
 
 Progress = Callable[[str, int, int], None]
-_QUESTION_TOKENS = 32
 _SHALLOW = 128
 
 
@@ -44,7 +43,7 @@ _SHALLOW = 128
 class Protocol:
     """What is measured. `depths` (): 128 tokens, and as many as leave room for the answer.
 
-    `peers`: see `peers`; they decode at the least depth.
+    `peers`: see `peers`; they decode at the least depth, and see a picture of `image` as well.
     """
 
     prompt: int = 512
@@ -116,6 +115,10 @@ class _Look:
     tokens: int
     tiles: int
 
+    @property
+    def ttft_ms(self) -> float:
+        return self.decode_ms + self.encode_ms + self.prefill_ms
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Decode:
@@ -161,7 +164,7 @@ def measure_speed(
         "image": _image_row(protocol.image, image, graphs, machine),
         "memory": _memory_row(peak_rss, bundle, target),
         "npu": None,
-        "peers": _peer_rows(bundle, protocol, threads, prompt, decode, progress),
+        "peers": _peer_rows(bundle, protocol, threads, prompt, decode, image, progress),
         "graphs": [graph.to_dict() for graph in graphs],
     }
 
@@ -257,7 +260,7 @@ def _image(engine: Engine, protocol: Protocol, progress: Progress) -> list[_Look
 def _question(engine: Engine) -> dict[str, str]:
     """A text part of 32 tokens, or a few more."""
     text = "what is it?"
-    while len(engine.tokenizer.encode(text)) < _QUESTION_TOKENS:
+    while len(engine.tokenizer.encode(text)) < QUESTION_TOKENS:
         text += " and what is that?"
     return {"type": "text", "text": text}
 
@@ -332,9 +335,7 @@ def _image_row(
         "decode_ms": asdict(Spread.of([look.decode_ms for look in looks])),
         "encode_ms": asdict(encode),
         "prefill_ms": asdict(Spread.of([look.prefill_ms for look in looks])),
-        "ttft_ms": asdict(
-            Spread.of([look.decode_ms + look.encode_ms + look.prefill_ms for look in looks])
-        ),
+        "ttft_ms": asdict(Spread.of([look.ttft_ms for look in looks])),
         **_roof(gmac_s, machine),
     }
 
@@ -345,9 +346,10 @@ def _peer_rows(
     threads: int,
     prompt: Sequence[float],
     decode: Mapping[int, Sequence[_Decode]],
+    looks: Sequence[_Look],
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """Tokens per second of each, and how many times as fast ours is."""
+    """Tokens per second of each, ms to the first token, and how many times as fast ours is."""
     depth = min(protocol.depths)
     task = PeerTask(
         prompt=protocol.prompt,
@@ -355,15 +357,20 @@ def _peer_rows(
         depth=depth,
         repeats=protocol.repeats,
         threads=threads,
+        image=protocol.image,
     )
     own = {"prompt": prompt, "decode": [run.tokens_per_second for run in decode[depth]]}
+    ttft = statistics.median(look.ttft_ms for look in looks)
     rows = []
     for run in measure_peers(protocol.peers, bundle.model.text, task, progress):
         row: dict[str, Any] = {"peer": run.peer, "depth": depth, "missing": run.missing}
-        if run.missing is None:
+        if run.prompt:
             for test, rates in (("prompt", run.prompt), ("decode", run.decode)):
                 row[test] = asdict(Spread.of(rates))
                 row[f"{test}_ratio"] = statistics.median(own[test]) / row[test]["median"]
+        seen = Spread.of(run.picture) if run.picture else None
+        row["picture"] = seen and asdict(seen)
+        row["picture_ratio"] = seen and seen.median / ttft
         rows.append(row)
     return rows
 

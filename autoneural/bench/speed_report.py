@@ -28,6 +28,7 @@ def print_speed(report: dict[str, Any], console: Console, *, profile: bool = Fal
     console.print(_first_token(report["image"]))
     if report["peers"]:
         console.print(_peers(report["peers"]))
+        console.print(_peers_seeing(report["peers"], report["image"]["pixels"]))
     _say(console, _memory(report["memory"]), "NPU: n/a on this device")
     if profile:
         console.print(_graphs(report))
@@ -91,13 +92,25 @@ def _peers(rows: list[dict[str, Any]]) -> Table:
     """Same shapes, random weights; "ours" says how many times as fast this bundle is."""
     table = _table("peer", "prompt tok/s", "ours", f"decode @ {rows[0]['depth']} tok/s", "ours")
     for row in rows:
-        if row["missing"]:
+        if "prompt" not in row:
             table.add_row(row["peer"], row["missing"])
             continue
         figures = []
         for test in ("prompt", "decode"):
             figures += [_spread(row[test]), f"{row[f'{test}_ratio']:.2f} x"]
         table.add_row(row["peer"], *figures)
+    return table
+
+
+def _peers_seeing(rows: list[dict[str, Any]], pixels: int) -> Table:
+    """A picture and a question of 32 tokens; `_peers` says what of a peer has not run at all."""
+    table = _table("peer", f"{pixels} px to 1st token, ms", "ours")
+    for row in rows:
+        if row["picture"]:
+            seen = (_spread(row["picture"]), f"{row['picture_ratio']:.2f} x")
+        else:
+            seen = (row["missing"] if row["missing"] and "prompt" in row else "n/a",)
+        table.add_row(row["peer"], *seen)
     return table
 
 

@@ -36,8 +36,10 @@ def graphs(tiny_bundle: Bundle) -> dict[tuple[str, int], GraphWork]:
 
 def test_every_figure_is_there(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
-        PeerRun(peer="a", prompt=(1.0, 2.0), decode=(4.0,)),
+        PeerRun(peer="a", prompt=(1.0, 2.0), decode=(4.0,), picture=(3e6, 7e6)),
         PeerRun(peer="b", missing="not installed"),
+        PeerRun(peer="c", prompt=(1.0,), decode=(4.0,)),
+        PeerRun(peer="d", prompt=(1.0,), decode=(4.0,), missing="picture: ValueError: blind"),
     ]
     asked: list[object] = []
     monkeypatch.setattr(speed, "measure_peers", lambda *a: asked.append(a[2]) or rows)
@@ -54,11 +56,17 @@ def test_every_figure_is_there(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPa
         assert row["share_of_read"] == pytest.approx(row["gb_s"] / 10)
     prompt = report["prompt"]
     assert prompt["share_of_fp32"] == pytest.approx(4 * prompt["share_of_int8"])
-    assert asked == [PeerTask(prompt=40, answer=4, depth=9, repeats=2, threads=1)]
-    first, second = report["peers"]
+    assert asked == [PeerTask(prompt=40, answer=4, depth=9, repeats=2, threads=1, image=96)]
+    first, second, *blind = report["peers"]
     assert first["decode_ratio"] == report["decode"][0]["tokens_per_second"]["median"] / 4
     assert first["prompt_ratio"] == prompt["tokens_per_second"]["median"] / 1.5
-    assert second == {"peer": "b", "depth": 9, "missing": "not installed"}
+    assert first["picture"] == {"median": 5e6, "least": 3e6, "most": 7e6}
+    assert first["picture_ratio"] == 5e6 / report["image"]["ttft_ms"]["median"]
+    unseen = {"depth": 9, "picture": None, "picture_ratio": None}
+    assert second == {"peer": "b", "missing": "not installed", **unseen}
+    for row in blind:
+        assert row["prompt_ratio"] == prompt["tokens_per_second"]["median"]
+        assert unseen.items() <= row.items()
     image = report["image"]
     assert image["tokens"] > 4 + 32
     parts = [image[f"{part}_ms"]["least"] for part in ("decode", "encode", "prefill")]
@@ -78,6 +86,9 @@ def test_every_figure_is_there(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPa
         "NPU: n/a",
         "Gelu",
         "not installed",
+        "96 px to 1st token, ms",
+        "5000000 (3000000 to 7000000)",
+        "picture: ValueError: blind",
     ):
         assert text in out.getvalue()
 
