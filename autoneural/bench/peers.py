@@ -6,9 +6,9 @@ llama.cpp       a GGUF of 4 bits, Q4_0, and mtmd for the picture (bench/peer_lla
 ort-genai       ONNX Runtime GenAI on its own graph of 4 bits, no picture (bench/peer_ort_genai.py)
 
 The decoder has the bundle's shapes. What sees is LFM2-VL's encoder for a decoder of that width: of
-another width no picture is measured. Each runs after ours, in a process of its own, which gives its
-memory back: figures of one run are compared with each other, not with those of another day. A peer
-that is not installed, or fails, is a row that says so.
+another width no picture is measured. Each has a process of its own, which gives its memory back,
+and takes turns with ours, repeat by repeat: a machine that is slow for a minute is slow for both. A
+peer that is not installed, or fails, is a row that says so.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from math import isqrt
-from typing import Any, NamedTuple, TypeVar, cast
+from subprocess import PIPE
+from typing import IO, Any, NamedTuple, cast
 
 from autoneural.config import (
     PRESETS,
@@ -35,7 +39,6 @@ from autoneural.config_vision import TilingConfig, ViTConfig
 
 QUESTION_TOKENS = 32  # behind a picture
 _FOUND = "measured "
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,23 +127,28 @@ class PeerTask:
 
 @dataclass(frozen=True, kw_only=True)
 class PeerRun:
-    """Tokens per second of each repeat, and milliseconds of `picture` to the first token.
+    """Of each repeat what the peer took, and what ours took right after it.
 
+    By name: `prompt` and `decode` are tokens per second, `picture` milliseconds to the first token.
     `missing` says why there is none, or what there is not. A picture may be missing without a word:
     where the peer has no encoder of that width, or none at all.
     """
 
     peer: str
-    prompt: tuple[float, ...] = ()
-    decode: tuple[float, ...] = ()
-    picture: tuple[float, ...] = ()
+    theirs: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    ours: Mapping[str, Sequence[float]] = field(default_factory=dict)
     missing: str | None = None
+
+
+Ours = Callable[[str], Mapping[str, float]]
+"""One repeat of ours: of "text" `prompt` and `decode`, of "picture" `picture`."""
 
 
 def measure_peers(
     names: Sequence[str],
     text: TextConfig,
     task: PeerTask,
+    ours: Ours,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[PeerRun]:
     """One row per peer (of PEERS) and number format, in order."""
@@ -152,12 +160,13 @@ def measure_peers(
             found.append(PeerRun(peer=name, missing=f"not installed: {', '.join(lacking)}"))
             continue
         for done, form in enumerate(peer.formats, 1):
-            found.append(_run(f"{name} {form}", peer, text, task, form))
+            asked = _request(peer, text, task, form)
+            found.append(_run(f"{name} {form}", asked, ours))
             progress(name, done, len(peer.formats))
     return found
 
 
-def _run(title: str, peer: _Peer, text: TextConfig, task: PeerTask, form: str) -> PeerRun:
+def _request(peer: _Peer, text: TextConfig, task: PeerTask, form: str) -> str:
     encoder = _ENCODERS.get(text.hidden_size)
     asked = {
         "text": asdict(text),
@@ -166,35 +175,63 @@ def _run(title: str, peer: _Peer, text: TextConfig, task: PeerTask, form: str) -
         "module": peer.module,
         "format": form,
     }
+    return json.dumps(asked)
+
+
+def _run(title: str, asked: str, ours: Ours) -> PeerRun:
+    """In turns: the peer waits while ours runs, so what slows this machine slows both."""
+    pairs: tuple[defaultdict[str, list[float]], ...] = (defaultdict(list), defaultdict(list))
     command = [sys.executable, "-m", "autoneural.bench.peers"]
-    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
-    found: dict[str, tuple[float, ...]] = {}
-    for line in done.stdout.splitlines():
-        if line.startswith(_FOUND):
-            found |= {k: tuple(v) for k, v in json.loads(line.removeprefix(_FOUND)).items()}
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as log,
+        subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=log, text=True) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        _say(process.stdin, asked)
+        for line in process.stdout:
+            if line.startswith(_FOUND):
+                kind, found = line.removeprefix(_FOUND).split(maxsplit=1)
+                for side, values in zip(pairs, (json.loads(found), ours(kind)), strict=True):
+                    for test, value in values.items():
+                        side[test].append(value)
+                _say(process.stdin, "next")
+        code = process.wait()
+        log.seek(0)
+        last = log.read().strip().splitlines()[-1:]
     missing = None
-    if done.returncode != 0:
-        missing = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        missing = f"picture: {missing}" if "prompt" in found else missing
-    return PeerRun(peer=title, missing=missing, **found)
+    if code != 0:
+        missing = last[0] if last else f"exit code {code}"
+        missing = f"picture: {missing}" if pairs[0] else missing
+    return PeerRun(peer=title, theirs=dict(pairs[0]), ours=dict(pairs[1]), missing=missing)
+
+
+def _say(pipe: IO[str], line: str) -> None:
+    with suppress(BrokenPipeError):  # it ended: its exit code and stderr say why
+        pipe.write(line + "\n")
+        pipe.flush()
 
 
 def main() -> None:
-    """The process of one peer: a request on stdin, on stdout a line for each thing it measured."""
+    """The process of one peer: a request on stdin; on stdout a line per repeat, each answered."""
     # A torchvision that was built for another torch stops the import of transformers, which needs
     # none for pictures that come as patches.
     cast(dict[str, Any], sys.modules)["torchvision"] = None
-    asked = json.load(sys.stdin)
+    asked = json.loads(sys.stdin.readline())
     task, text = PeerTask(**asked["task"]), text_from_dict(asked["text"])
     if text.intermediate_sizes or text.key_value_heads:
         raise ValueError("LFM2 elsewhere has no layers of unequal width")
     module = importlib.import_module(f"autoneural.bench.{asked['module']}")
     with module.opened(text, task, asked["format"]) as run:
-        prompt, decode = zip(*_repeated(run.text, task.repeats), strict=True)
-        _tell(prompt=prompt, decode=decode)  # first: an encoder that fails does not take these away
+
+        def both() -> dict[str, float]:
+            prompt, decode = run.text()
+            return {"prompt": prompt, "decode": decode}
+
+        _tell("text", both, task.repeats)
         if asked["encoder"] and run.picture:
             look = run.picture(_encoder_from_dict(asked["encoder"]))
-            _tell(picture=_repeated(look, task.repeats))
+            _tell("picture", lambda: {"picture": look()}, task.repeats)
 
 
 def _encoder_from_dict(data: dict[str, Any]) -> PeerEncoder:
@@ -202,13 +239,13 @@ def _encoder_from_dict(data: dict[str, Any]) -> PeerEncoder:
     return PeerEncoder(vision=vision, projector=ProjectorConfig(**data["projector"]))
 
 
-def _repeated(once: Callable[[], T], repeats: int) -> list[T]:
-    """Without the first, which warms up."""
-    return [once() for _ in range(repeats + 1)][1:]
-
-
-def _tell(**found: Sequence[float]) -> None:
-    print(_FOUND + json.dumps(found), flush=True)
+def _tell(kind: str, once: Callable[[], dict[str, float]], repeats: int) -> None:
+    """Each repeat as soon as it is there, so that none is lost; the first warms up."""
+    once()
+    for _ in range(repeats):
+        print(f"{_FOUND}{kind} {json.dumps(once())}", flush=True)
+        if not sys.stdin.readline():
+            sys.exit("nobody listens")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from __future__ import annotations
 import io
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from PIL import Image
 
 from autoneural.bench.graph_work import GraphWork, profile_graphs
 from autoneural.bench.machine import Machine, cpu_name, measure_machine, meter
-from autoneural.bench.peers import QUESTION_TOKENS, PeerTask, measure_peers
+from autoneural.bench.peers import QUESTION_TOKENS, PeerRun, PeerTask, measure_peers
 from autoneural.bundle import Bundle
 from autoneural.data.processor import ModelInputs
 from autoneural.errors import UserError
@@ -43,7 +44,7 @@ _SHALLOW = 128
 class Protocol:
     """What is measured. `depths` (): 128 tokens, and as many as leave room for the answer.
 
-    `peers`: see `peers`; they decode at the least depth, and see a picture of `image` as well.
+    `peers`: see `peers`; they decode at the least depth, and take turns with ours.
     """
 
     prompt: int = 512
@@ -147,6 +148,7 @@ def measure_speed(
     decode = {depth: _decode(engine, protocol, depth, progress) for depth in protocol.depths}
     image = _image(engine, protocol, progress)
     peak_rss, target = peak_rss_gb() * 2**30 or None, engine.target
+    peers = _peer_rows(engine, protocol, threads, progress)
     del engine  # its weights would stand in memory beside those of the profiled graphs
     machine, graphs = measure_machine(threads), profile_graphs(bundle, target, threads)
     return {
@@ -164,7 +166,7 @@ def measure_speed(
         "image": _image_row(protocol.image, image, graphs, machine),
         "memory": _memory_row(peak_rss, bundle, target),
         "npu": None,
-        "peers": _peer_rows(bundle, protocol, threads, prompt, decode, image, progress),
+        "peers": peers,
         "graphs": [graph.to_dict() for graph in graphs],
     }
 
@@ -199,12 +201,16 @@ def _run(engine: Engine, inputs: ModelInputs, tokens: int, watch: Watch = NOBODY
 
 def _prompt(engine: Engine, protocol: Protocol, progress: Progress) -> list[float]:
     """Tokens per second of each repeat."""
-    inputs, rates = _text_inputs(engine, protocol.prompt), []
+    rates = []
     for done in range(protocol.repeats + 1):
-        engine.reset()
-        rates.append(1e3 * protocol.prompt / _run(engine, inputs, 1).prompt_ms)
+        rates.append(_prompt_once(engine, protocol.prompt))
         progress("prompt", done, protocol.repeats)
     return rates[1:]
+
+
+def _prompt_once(engine: Engine, tokens: int) -> float:
+    engine.reset()
+    return 1e3 * tokens / _run(engine, _text_inputs(engine, tokens), 1).prompt_ms
 
 
 def _text_inputs(engine: Engine, tokens: int) -> ModelInputs:
@@ -237,24 +243,27 @@ def _decode_once(engine: Engine, inputs: ModelInputs, tokens: int) -> _Decode:
 
 def _image(engine: Engine, protocol: Protocol, progress: Progress) -> list[_Look]:
     """Each time another picture: the engine keeps the features of those it has seen."""
-    question, found = _question(engine), []
+    found = []
     for done in range(protocol.repeats + 1):
-        content = [{"type": "image", "image": picture(protocol.image, done)}, question]
-        engine.reset()
-        start = time.perf_counter()
-        inputs = engine.processor([{"role": "user", "content": content}])
-        decode_ms = (time.perf_counter() - start) * 1e3
-        timings = _run(engine, inputs, 1)
-        look = _Look(
-            decode_ms=decode_ms,
-            encode_ms=timings.image_encode_ms,
-            prefill_ms=timings.prompt_ms,
-            tokens=timings.prompt_n,
-            tiles=timings.image_n,
-        )
-        found.append(look)
+        found.append(_look(engine, protocol.image, done))
         progress("image", done, protocol.repeats)
     return found[1:]
+
+
+def _look(engine: Engine, pixels: int, seed: int) -> _Look:
+    content = [{"type": "image", "image": picture(pixels, seed)}, _question(engine)]
+    engine.reset()
+    start = time.perf_counter()
+    inputs = engine.processor([{"role": "user", "content": content}])
+    decode_ms = (time.perf_counter() - start) * 1e3
+    timings = _run(engine, inputs, 1)
+    return _Look(
+        decode_ms=decode_ms,
+        encode_ms=timings.image_encode_ms,
+        prefill_ms=timings.prompt_ms,
+        tokens=timings.prompt_n,
+        tiles=timings.image_n,
+    )
 
 
 def _question(engine: Engine) -> dict[str, str]:
@@ -341,13 +350,7 @@ def _image_row(
 
 
 def _peer_rows(
-    bundle: Bundle,
-    protocol: Protocol,
-    threads: int,
-    prompt: Sequence[float],
-    decode: Mapping[int, Sequence[_Decode]],
-    looks: Sequence[_Look],
-    progress: Progress,
+    engine: Engine, protocol: Protocol, threads: int, progress: Progress
 ) -> list[dict[str, Any]]:
     """Tokens per second of each, ms to the first token, and how many times as fast ours is."""
     depth = min(protocol.depths)
@@ -359,20 +362,27 @@ def _peer_rows(
         threads=threads,
         image=protocol.image,
     )
-    own = {"prompt": prompt, "decode": [run.tokens_per_second for run in decode[depth]]}
-    ttft = statistics.median(look.ttft_ms for look in looks)
-    rows = []
-    for run in measure_peers(protocol.peers, bundle.model.text, task, progress):
-        row: dict[str, Any] = {"peer": run.peer, "depth": depth, "missing": run.missing}
-        if run.prompt:
-            for test, rates in (("prompt", run.prompt), ("decode", run.decode)):
-                row[test] = asdict(Spread.of(rates))
-                row[f"{test}_ratio"] = statistics.median(own[test]) / row[test]["median"]
-        seen = Spread.of(run.picture) if run.picture else None
-        row["picture"] = seen and asdict(seen)
-        row["picture_ratio"] = seen and seen.median / ttft
-        rows.append(row)
-    return rows
+    seeds = count(protocol.repeats + 1)
+
+    def ours(kind: str) -> dict[str, float]:
+        if kind == "picture":
+            return {"picture": _look(engine, protocol.image, next(seeds)).ttft_ms}
+        prompt = _prompt_once(engine, protocol.prompt)
+        run = _decode_once(engine, _text_inputs(engine, depth), protocol.answer)
+        return {"prompt": prompt, "decode": run.tokens_per_second}
+
+    runs = measure_peers(protocol.peers, engine.bundle.model.text, task, ours, progress)
+    return [{"peer": run.peer, "depth": depth, **_peer_row(run)} for run in runs]
+
+
+def _peer_row(run: PeerRun) -> dict[str, Any]:
+    row: dict[str, Any] = {"missing": run.missing}
+    for test in ("prompt", "decode", "picture"):
+        pairs = list(zip(run.theirs.get(test, ()), run.ours.get(test, ()), strict=True))
+        ratios = [a / b if test == "picture" else b / a for a, b in pairs]
+        row[test] = asdict(Spread.of(run.theirs[test])) if pairs else None
+        row[f"{test}_ratio"] = statistics.median(ratios) if pairs else None
+    return row
 
 
 def _memory_row(peak_rss: float | None, bundle: Bundle, target: str) -> dict[str, Any]:

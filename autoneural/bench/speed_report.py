@@ -89,10 +89,10 @@ def _first_token(image: Mapping[str, Any]) -> Table:
 
 
 def _peers(rows: list[dict[str, Any]]) -> Table:
-    """Same shapes, random weights; "ours" says how many times as fast this bundle is."""
+    """Same shapes, random weights; "ours": how many times as fast this bundle is, run in turns."""
     table = _table("peer", "prompt tok/s", "ours", f"decode @ {rows[0]['depth']} tok/s", "ours")
     for row in rows:
-        if "prompt" not in row:
+        if not row["prompt"]:
             table.add_row(row["peer"], row["missing"])
             continue
         figures = []
@@ -109,7 +109,7 @@ def _peers_seeing(rows: list[dict[str, Any]], pixels: int) -> Table:
         if row["picture"]:
             seen = (_spread(row["picture"]), f"{row['picture_ratio']:.2f} x")
         else:
-            seen = (row["missing"] if row["missing"] and "prompt" in row else "n/a",)
+            seen = (row["missing"] if row["missing"] and row["prompt"] else "n/a",)
         table.add_row(row["peer"], *seen)
     return table
 

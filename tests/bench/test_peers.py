@@ -39,26 +39,34 @@ def encoders(monkeypatch: pytest.MonkeyPatch, tiny_config: ModelConfig) -> None:
         monkeypatch.setitem(peers._ENCODERS, text.hidden_size, ENCODER)
 
 
-def check_ran(row: PeerRun, name: str, pictures: int) -> None:
+def ours(kind: str) -> dict[str, float]:
+    return {"picture": 7.0} if kind == "picture" else {"prompt": 3.0, "decode": 5.0}
+
+
+def check_ran(row: PeerRun, name: str, *, pictures: bool) -> None:
     assert row.missing is None
     assert row.peer == name
-    assert len(row.prompt) == len(row.decode) == TASK.repeats
-    assert len(row.picture) == pictures
-    assert min(*row.prompt, *row.decode, *row.picture) > 0
+    own = {**ours("text"), **(ours("picture") if pictures else {})}
+    assert row.ours == {test: [value] * TASK.repeats for test, value in own.items()}
+    assert row.theirs.keys() == row.ours.keys()
+    for values in row.theirs.values():
+        assert len(values) == TASK.repeats
+        assert min(values) > 0
 
 
 @pytest.mark.usefixtures("one_format", "encoders")
 def test_transformers_runs_in_a_process_of_its_own(tiny_config: ModelConfig) -> None:
     seen: list[tuple[str, int, int]] = []
-    (row,) = measure_peers(["transformers"], tiny_config.text, TASK, lambda *a: seen.append(a))
-    check_ran(row, "transformers bfloat16", TASK.repeats)
+    text, watch = tiny_config.text, lambda *a: seen.append(a)
+    (row,) = measure_peers(["transformers"], text, TASK, ours, watch)
+    check_ran(row, "transformers bfloat16", pictures=True)
     assert seen == [("transformers", 1, 1)]
 
 
 @pytest.mark.usefixtures("one_format")
 def test_without_an_encoder_of_its_width_there_is_no_picture(tiny_config: ModelConfig) -> None:
-    (row,) = measure_peers(["transformers"], tiny_config.text, TASK)
-    check_ran(row, "transformers bfloat16", 0)
+    (row,) = measure_peers(["transformers"], tiny_config.text, TASK, ours)
+    check_ran(row, "transformers bfloat16", pictures=False)
 
 
 @pytest.mark.usefixtures("one_format", "encoders")
@@ -67,25 +75,25 @@ def test_a_picture_that_fails_leaves_the_other_figures(
 ) -> None:
     wrong = replace(ENCODER, vision=replace(ENCODER.vision, num_patches=0))
     monkeypatch.setitem(peers._ENCODERS, tiny_config.text.hidden_size, wrong)
-    (row,) = measure_peers(["transformers"], tiny_config.text, TASK)
-    assert len(row.prompt) == len(row.decode) == TASK.repeats
-    assert row.picture == ()
+    (row,) = measure_peers(["transformers"], tiny_config.text, TASK, ours)
+    assert row.theirs.keys() == {"prompt", "decode"}
+    assert len(row.theirs["prompt"]) == TASK.repeats
     assert row.missing is not None
     assert row.missing.startswith("picture: ")
 
 
 @pytest.mark.usefixtures("encoders")
 def test_onnxruntime_genai_runs_its_own_graph() -> None:
-    (row,) = measure_peers(["ort-genai"], small(), TASK)
-    check_ran(row, "ort-genai int4", 0)
+    (row,) = measure_peers(["ort-genai"], small(), TASK, ours)
+    check_ran(row, "ort-genai int4", pictures=False)
 
 
 @pytest.mark.usefixtures("encoders")
 def test_llama_cpp_runs() -> None:
     if importlib.util.find_spec("llama_cpp") is None:
         pytest.skip("llama-cpp-python is not installed (extra [peers])")
-    (row,) = measure_peers(["llama.cpp"], small(), TASK)
-    check_ran(row, "llama.cpp Q4_0", TASK.repeats)
+    (row,) = measure_peers(["llama.cpp"], small(), TASK, ours)
+    check_ran(row, "llama.cpp Q4_0", pictures=True)
 
 
 def small() -> TextConfig:
@@ -162,7 +170,7 @@ def text_parameters(text: TextConfig) -> int:
 @pytest.mark.usefixtures("one_format")
 def test_what_fails_says_why(tiny_config: ModelConfig) -> None:
     text = replace(tiny_config.text, intermediate_sizes=(64, 64, 32, 64))
-    (row,) = measure_peers(["transformers"], text, TASK)
+    (row,) = measure_peers(["transformers"], text, TASK, ours)
     wanted = "ValueError: LFM2 elsewhere has no layers of unequal width"
     assert row == PeerRun(peer="transformers bfloat16", missing=wanted)
 
@@ -172,7 +180,7 @@ def test_what_is_not_installed_is_named(
 ) -> None:
     lacking = replace(peers._PEERS["llama.cpp"], needs=("torch", "no_such_peer"))
     monkeypatch.setitem(peers._PEERS, "llama.cpp", lacking)
-    rows = measure_peers(["llama.cpp"], tiny_config.text, TASK)
+    rows = measure_peers(["llama.cpp"], tiny_config.text, TASK, ours)
     assert rows == [PeerRun(peer="llama.cpp", missing="not installed: no_such_peer")]
 
 

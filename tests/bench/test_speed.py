@@ -12,7 +12,7 @@ from rich.console import Console
 from autoneural.bench import speed
 from autoneural.bench.graph_work import GraphWork, macs, operator_times, profile_graphs
 from autoneural.bench.machine import Machine
-from autoneural.bench.peers import PeerRun, PeerTask
+from autoneural.bench.peers import Ours, PeerRun, PeerTask
 from autoneural.bench.speed import Protocol, bytes_per_token, measure_speed, picture
 from autoneural.bench.speed_report import print_speed
 from autoneural.bundle import Bundle
@@ -35,14 +35,26 @@ def graphs(tiny_bundle: Bundle) -> dict[tuple[str, int], GraphWork]:
 
 
 def test_every_figure_is_there(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = {"prompt": [1.0], "decode": [4.0]}
     rows = [
-        PeerRun(peer="a", prompt=(1.0, 2.0), decode=(4.0,), picture=(3e6, 7e6)),
+        PeerRun(
+            peer="a",
+            theirs={"prompt": [1.0, 2.0, 5.0], "decode": [4.0], "picture": [3e6, 7e6]},
+            ours={"prompt": [2.0, 8.0, 5.0], "decode": [6.0], "picture": [3e6, 3.5e6]},
+        ),
         PeerRun(peer="b", missing="not installed"),
-        PeerRun(peer="c", prompt=(1.0,), decode=(4.0,)),
-        PeerRun(peer="d", prompt=(1.0,), decode=(4.0,), missing="picture: ValueError: blind"),
+        PeerRun(peer="c", theirs=text, ours=text),
+        PeerRun(peer="d", theirs=text, ours=text, missing="picture: ValueError: blind"),
     ]
-    asked: list[object] = []
-    monkeypatch.setattr(speed, "measure_peers", lambda *a: asked.append(a[2]) or rows)
+    asked: list[tuple] = []
+
+    def measure_peers(
+        names: object, text: object, task: PeerTask, ours: Ours, progress: object
+    ) -> list[PeerRun]:
+        asked.append((task, *(ours(kind) for kind in ("text", "picture"))))
+        return rows
+
+    monkeypatch.setattr(speed, "measure_peers", measure_peers)
     seen: list[tuple[str, int, int]] = []
     report = measure_speed(tiny_bundle, "float", SMALL, lambda *a: seen.append(a))
     assert {what for what, _, _ in seen} == {"prompt", "decode at 9", "decode at 50", "image"}
@@ -56,17 +68,19 @@ def test_every_figure_is_there(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPa
         assert row["share_of_read"] == pytest.approx(row["gb_s"] / 10)
     prompt = report["prompt"]
     assert prompt["share_of_fp32"] == pytest.approx(4 * prompt["share_of_int8"])
-    assert asked == [PeerTask(prompt=40, answer=4, depth=9, repeats=2, threads=1, image=96)]
+    ((task, own_text, own_picture),) = asked
+    assert task == PeerTask(prompt=40, answer=4, depth=9, repeats=2, threads=1, image=96)
+    assert own_text.keys() == {"prompt", "decode"}
+    assert own_picture.keys() == {"picture"}
+    assert min(*own_text.values(), *own_picture.values()) > 0
     first, second, *blind = report["peers"]
-    assert first["decode_ratio"] == report["decode"][0]["tokens_per_second"]["median"] / 4
-    assert first["prompt_ratio"] == prompt["tokens_per_second"]["median"] / 1.5
+    ratios = {test: first[f"{test}_ratio"] for test in ("prompt", "decode", "picture")}
+    assert ratios == {"prompt": 2.0, "decode": 1.5, "picture": 1.5}  # medians of ratios
     assert first["picture"] == {"median": 5e6, "least": 3e6, "most": 7e6}
-    assert first["picture_ratio"] == 5e6 / report["image"]["ttft_ms"]["median"]
-    unseen = {"depth": 9, "picture": None, "picture_ratio": None}
-    assert second == {"peer": "b", "missing": "not installed", **unseen}
+    assert second["missing"] == "not installed"
+    assert {second[test] for test in ratios} == {None}
     for row in blind:
-        assert row["prompt_ratio"] == prompt["tokens_per_second"]["median"]
-        assert unseen.items() <= row.items()
+        assert (row["depth"], row["prompt_ratio"], row["picture_ratio"]) == (9, 1.0, None)
     image = report["image"]
     assert image["tokens"] > 4 + 32
     parts = [image[f"{part}_ms"]["least"] for part in ("decode", "encode", "prefill")]
