@@ -26,6 +26,7 @@ import onnxruntime as ort
 
 from autoneural.bundle import Bundle
 from autoneural.bundle_graphs import state_names
+from autoneural.config import TextConfig
 from autoneural.manifest import DTYPE_BYTES, GraphSpec, TensorSpec
 from autoneural.onnx_external import external_bytes
 from autoneural.runtime.backend import cpu_options
@@ -45,13 +46,17 @@ class OperatorTime:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphWork:
-    """One graph: MACs of a run, bytes that it must move at least, and where its time goes."""
+    """One graph: MACs of a run, bytes that it must move at least, and where its time goes.
+
+    A decoder ran behind a whole context; `macs_per_key` are those of a token for each key it sees.
+    """
 
     graph: str
     role: str
     width: int
     context: int
     macs: int
+    macs_per_key: int
     weight_bytes: int
     kv_bytes: int
     conv_bytes: int
@@ -102,6 +107,7 @@ def _profile(bundle: Bundle, spec: GraphSpec, target: str, threads: int) -> Grap
         role=spec.role,
         width=spec.width,
         macs=macs(events),
+        macs_per_key=_macs_per_key(bundle.model.text) if spec.width and spec.context else 0,
         weight_bytes=weights,
         context=spec.context,
         kv_bytes=_state_bytes(bundle, spec, "attention"),
@@ -110,6 +116,34 @@ def _profile(bundle: Bundle, spec: GraphSpec, target: str, threads: int) -> Grap
         ms=_run_ms(events),
         operators=operator_times(events),
     )
+
+
+def _macs_per_key(text: TextConfig) -> int:
+    """Scores and mix of every attention layer."""
+    shared = text.num_attention_heads // text.num_key_value_heads
+    layers = [n for n, kind in enumerate(text.layer_types) if kind == "full_attention"]
+    return 2 * text.head_dim * shared * sum(text.kv_heads(n) for n in layers)
+
+
+def prompt_macs(graphs: Sequence[GraphWork], tokens: int) -> int:
+    """Multiply-accumulates that a prompt from a fresh state needs, without the head's.
+
+    A token sees those before it and itself: what a graph computes behind a mask is not needed.
+    """
+    prefill = max((graph for graph in graphs if graph.width), key=lambda graph: graph.width)
+    rows, per_key = prefill.width, prefill.macs_per_key
+    linear = prefill.macs - rows * (prefill.context + rows) * per_key
+    return linear * tokens // rows + per_key * tokens * (tokens + 1) // 2
+
+
+def bytes_per_token(graphs: Sequence[GraphWork], depth: int) -> int:
+    """What a decoding step must read: its weights, the head's, and the state up to `depth`.
+
+    State that a graph reads beyond it, to the end of a block or of a static past, is not needed.
+    """
+    steps = [graph for graph in graphs if graph.role == "decode"]
+    weights = sum(graph.weight_bytes for graph in graphs if graph.role in ("decode", "head"))
+    return weights + sum(graph.past_bytes(depth) for graph in steps)
 
 
 def _state_bytes(bundle: Bundle, spec: GraphSpec, kind: str) -> int:

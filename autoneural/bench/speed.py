@@ -23,7 +23,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from autoneural.bench.graph_work import GraphWork, profile_graphs
+from autoneural.bench.graph_work import (
+    GraphWork,
+    bytes_per_token,
+    profile_graphs,
+    prompt_macs,
+)
 from autoneural.bench.machine import Machine, cpu_name, measure_machine, meter
 from autoneural.bench.peers import QUESTION_TOKENS, PeerRun, PeerTask, measure_peers
 from autoneural.bundle import Bundle
@@ -288,9 +293,8 @@ def picture(side: int, seed: int) -> bytes:
 def _prompt_row(
     tokens: int, rates: Sequence[float], graphs: Sequence[GraphWork], machine: Machine
 ) -> dict[str, Any]:
-    prefill = max((g for g in graphs if g.width), key=lambda graph: graph.width)
     rate = Spread.of(rates)
-    gmac_s = rate.median * prefill.macs / prefill.width / 1e9
+    gmac_s = rate.median * prompt_macs(graphs, tokens) / tokens / 1e9
     return {"tokens": tokens, "tokens_per_second": asdict(rate), **_roof(gmac_s, machine)}
 
 
@@ -322,30 +326,23 @@ def _decode_row(
     }
 
 
-def bytes_per_token(graphs: Sequence[GraphWork], depth: int) -> int:
-    """What a decoding step must read: its weights, the head's, and the state up to `depth`.
-
-    State that a graph reads beyond it, to the end of a block or of a static past, is not needed.
-    """
-    steps = [graph for graph in graphs if graph.role == "decode"]
-    weights = sum(graph.weight_bytes for graph in graphs if graph.role in ("decode", "head"))
-    return weights + sum(graph.past_bytes(depth) for graph in steps)
-
-
 def _image_row(
     pixels: int, looks: Sequence[_Look], graphs: Sequence[GraphWork], machine: Machine
 ) -> dict[str, Any]:
     encoder = next(graph for graph in graphs if graph.role == "vision")
     encode = Spread.of([look.encode_ms for look in looks])
-    gmac_s = encoder.macs * looks[0].tiles / encode.median / 1e6
+    ttft = Spread.of([look.ttft_ms for look in looks])
+    seeing, tokens = encoder.macs * looks[0].tiles, looks[0].tokens
+    macs = seeing + prompt_macs(graphs, tokens)
     return {
         "pixels": pixels,
-        "tokens": looks[0].tokens,
+        "tokens": tokens,
         "decode_ms": asdict(Spread.of([look.decode_ms for look in looks])),
         "encode_ms": asdict(encode),
         "prefill_ms": asdict(Spread.of([look.prefill_ms for look in looks])),
-        "ttft_ms": asdict(Spread.of([look.ttft_ms for look in looks])),
-        **_roof(gmac_s, machine),
+        "ttft_ms": asdict(ttft),
+        "encode": _roof(seeing / encode.median / 1e6, machine),
+        "ttft": _roof(macs / ttft.median / 1e6, machine),
     }
 
 

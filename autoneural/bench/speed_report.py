@@ -54,9 +54,7 @@ def _prompt(prompt: Mapping[str, Any]) -> Table:
     table.add_row(
         f"pp{prompt['tokens']}",
         _spread(prompt["tokens_per_second"]),
-        f"{prompt['gmac_s']:.1f}",
-        _share(prompt["share_of_fp32"]),
-        _share(prompt["share_of_int8"]),
+        *_of_roofs(prompt),
     )
     return table
 
@@ -80,12 +78,15 @@ def _decode(rows: list[dict[str, Any]]) -> Table:
 def _first_token(image: Mapping[str, Any]) -> Table:
     first = f"{image['pixels']} px, {image['tokens']} tokens"
     table = _table(first, "ms", "GMAC/s", "of fp32", "of int8")
-    shares = (_share(image["share_of_fp32"]), _share(image["share_of_int8"]))
     table.add_row("decode the picture", _spread(image["decode_ms"]))
-    table.add_row("encode", _spread(image["encode_ms"]), f"{image['gmac_s']:.1f}", *shares)
+    table.add_row("encode", _spread(image["encode_ms"]), *_of_roofs(image["encode"]))
     table.add_row("prefill", _spread(image["prefill_ms"]))
-    table.add_row("first token", _spread(image["ttft_ms"]))
+    table.add_row("first token", _spread(image["ttft_ms"]), *_of_roofs(image["ttft"]))
     return table
+
+
+def _of_roofs(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return f"{row['gmac_s']:.1f}", _share(row["share_of_fp32"]), _share(row["share_of_int8"])
 
 
 def _peers(rows: list[dict[str, Any]]) -> Table:

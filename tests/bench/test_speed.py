@@ -10,10 +10,17 @@ import pytest
 from rich.console import Console
 
 from autoneural.bench import speed
-from autoneural.bench.graph_work import GraphWork, macs, operator_times, profile_graphs
+from autoneural.bench.graph_work import (
+    GraphWork,
+    bytes_per_token,
+    macs,
+    operator_times,
+    profile_graphs,
+    prompt_macs,
+)
 from autoneural.bench.machine import Machine
 from autoneural.bench.peers import Ours, PeerRun, PeerTask
-from autoneural.bench.speed import Protocol, bytes_per_token, measure_speed, picture
+from autoneural.bench.speed import Protocol, measure_speed, picture
 from autoneural.bench.speed_report import print_speed
 from autoneural.bundle import Bundle
 from autoneural.errors import UserError
@@ -68,6 +75,10 @@ def test_every_figure_is_there(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPa
         assert row["share_of_read"] == pytest.approx(row["gb_s"] / 10)
     prompt = report["prompt"]
     assert prompt["share_of_fp32"] == pytest.approx(4 * prompt["share_of_int8"])
+    for part in ("encode", "ttft"):
+        roofs = report["image"][part]
+        assert roofs["share_of_int8"] > 0
+        assert roofs["share_of_fp32"] == pytest.approx(4 * roofs["share_of_int8"])
     ((task, own_text, own_picture),) = asked
     assert task == PeerTask(prompt=40, answer=4, depth=9, repeats=2, threads=1, image=96)
     assert own_text.keys() == {"prompt", "decode"}
@@ -142,6 +153,10 @@ def test_work_is_counted_from_shapes(graphs: dict[tuple[str, int], GraphWork]) -
         scores = 2 * 2 * 4 * 8 * (128 + width)
         linear = feed_forward + convolutions + attention
         assert graphs[role, width].macs == width * (linear + scores)
+        assert graphs[role, width].macs_per_key == 2 * 2 * 4 * 8
+    # Of three tokens the first sees one key, the last three.
+    linear = feed_forward + convolutions + attention
+    assert prompt_macs(list(graphs.values()), 3) == 3 * linear + 6 * 2 * 2 * 4 * 8
     decode = graphs["decode", 1]
     assert decode.kv_bytes == 2 * 2 * 2 * 128 * 8 * 4
     assert decode.conv_bytes == 2 * 32 * 2 * 4

@@ -15,8 +15,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from autoneural.bench.graph_work import profile_graphs
-from autoneural.bench.speed import bytes_per_token
+from autoneural.bench.graph_work import bytes_per_token, profile_graphs
 from autoneural.bundle import Bundle
 from autoneural.errors import UserError
 from autoneural.export.bundle import ExportOptions, build_bundle
