@@ -103,9 +103,10 @@ def train(
     groups = {name.startswith(RANGES): [] for name in ("x", RANGES)}
     for name, parameter in model.named_parameters():
         groups[name.startswith(RANGES)].append(parameter)
-    optimizer = torch.optim.Adam(
-        [{"params": groups[False], "lr": lr}, {"params": groups[True], "lr": ranges}]
-    )
+    # A range with hardly any gradient moves too: on some processors its step was below a scale's
+    # last bit.
+    learned = {"params": groups[True], "lr": ranges, "eps": 1e-16}
+    optimizer = torch.optim.Adam([{"params": groups[False], "lr": lr}, learned])
     for step in range(steps):
         for group, peak in zip(optimizer.param_groups, (lr, ranges), strict=True):
             group["lr"] = peak * (1 - step / steps)

@@ -98,10 +98,12 @@ def test_a_damaged_file_is_made_again_with_one_line(
     data[-3] ^= 64
     path.write_bytes({"cut": data[:-5], "flipped": data, "empty": b""}[damage])
     told: list[str] = []
-    assert torch.equal(tokens_of(tmp_path, model, batch, told.append), whole)
+    again = tokens_of(tmp_path, model, batch, told.append)
+    # One picture alone and one of four may differ in their last bits.
+    torch.testing.assert_close(again, whole, rtol=1e-3, atol=1e-3)
     assert told == [f"features: {path}: damaged, made again"]
     assert looks == [4, 1]
-    assert torch.equal(tokens_of(tmp_path, model, batch, told.append), whole)
+    assert torch.equal(tokens_of(tmp_path, model, batch, told.append), again)
     assert len(told) == 1
 
 
