@@ -180,7 +180,7 @@ def _request(peer: _Peer, text: TextConfig, task: PeerTask, form: str) -> str:
 
 def _run(title: str, asked: str, ours: Ours) -> PeerRun:
     """In turns: the peer waits while ours runs, so what slows this machine slows both."""
-    pairs: tuple[defaultdict[str, list[float]], ...] = (defaultdict(list), defaultdict(list))
+    theirs, own = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     command = [sys.executable, "-m", "autoneural.bench.peers"]
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as log,
@@ -192,7 +192,7 @@ def _run(title: str, asked: str, ours: Ours) -> PeerRun:
         for line in process.stdout:
             if line.startswith(_FOUND):
                 kind, found = line.removeprefix(_FOUND).split(maxsplit=1)
-                for side, values in zip(pairs, (json.loads(found), ours(kind)), strict=True):
+                for side, values in ((theirs, json.loads(found)), (own, ours(kind))):
                     for test, value in values.items():
                         side[test].append(value)
                 _say(process.stdin, "next")
@@ -202,8 +202,8 @@ def _run(title: str, asked: str, ours: Ours) -> PeerRun:
     missing = None
     if code != 0:
         missing = last[0] if last else f"exit code {code}"
-        missing = f"picture: {missing}" if pairs[0] else missing
-    return PeerRun(peer=title, theirs=dict(pairs[0]), ours=dict(pairs[1]), missing=missing)
+        missing = f"picture: {missing}" if theirs else missing
+    return PeerRun(peer=title, theirs=theirs, ours=own, missing=missing)
 
 
 def _say(pipe: IO[str], line: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from autoneural.export.passes.initializers import add_initializer
+from autoneural.export.passes.replacing import replace_node
 
 _ROWS = 2  # the axis of [1, heads, C+T, d] that is joined
 _TURNED = [0, 1, 3, 2]
@@ -70,7 +71,7 @@ def _split_scores(graph: ir.Graph, product: ir.Node, turn: ir.Node, join: ir.Nod
         new += [turned, ir.node("MatMul", [q, turned.outputs[0]], name=f"{name}.{part}")]
     parts = [node.outputs[0] for node in new if node.op_type == "MatMul"]
     new.append(ir.node("Concat", parts, {"axis": -1}, name=f"{name}.joined"))
-    _replace(graph, product, new)
+    replace_node(graph, product, new)
     _drop_unused(graph, turn)
 
 
@@ -91,7 +92,7 @@ def _split_mix(graph: ir.Graph, product: ir.Node, join: ir.Node) -> None:
         new += [weights, ir.node("MatMul", [weights.outputs[0], rows], name=f"{name}.{part}")]
     parts = [node.outputs[0] for node in new if node.op_type == "MatMul"]
     new.append(ir.node("Add", parts, name=f"{name}.sum"))
-    _replace(graph, product, new)
+    replace_node(graph, product, new)
 
 
 def _name(node: ir.Node) -> str:
@@ -103,14 +104,6 @@ def _rows(value: ir.Value | None) -> int:
     if value is None or value.shape is None:
         raise ValueError("new rows of unknown shape; run shape inference first")
     return int(value.shape.numpy()[_ROWS])
-
-
-def _replace(graph: ir.Graph, node: ir.Node, new: list[ir.Node]) -> None:
-    for made in new:
-        made.metadata_props.update(node.metadata_props)
-    ir.convenience.replace_nodes_and_values(
-        graph, node, [node], new, [node.outputs[0]], [new[-1].outputs[0]]
-    )
 
 
 def _drop_unused(graph: ir.Graph, node: ir.Node) -> None:

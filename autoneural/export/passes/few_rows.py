@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from autoneural.export.passes.initializers import add_initializer
+from autoneural.export.passes.replacing import replace_node
 
 _TURNED = [0, 1, 3, 2]
 _FEW = 16  # numbers of a register: a product with fewer columns leaves the rest of it idle
@@ -41,7 +42,7 @@ def _sum(graph: ir.Graph, node: ir.Node) -> bool:
     plain = ir.node("Squeeze", [weights, axes[0]], name=f"{name}.weights")
     terms = ir.node("Mul", [window, plain.outputs[0]], name=f"{name}.terms")
     total = ir.node("ReduceSum", [terms.outputs[0], axes[1]], name=name)
-    _replace(graph, node, [plain, terms, total])
+    replace_node(graph, node, [plain, terms, total])
     return True
 
 
@@ -59,7 +60,7 @@ def _past_first(graph: ir.Graph, node: ir.Node) -> bool:
     column = ir.node("Transpose", [q], {"perm": _TURNED}, name=f"{name}.q")
     scores = ir.node("MatMul", [past, column.outputs[0]], name=f"{name}.column")
     row = ir.node("Transpose", [scores.outputs[0]], {"perm": _TURNED}, name=name)
-    _replace(graph, node, [column, scores, row])
+    replace_node(graph, node, [column, scores, row])
     graph.remove(turn, safe=True)
     return True
 
@@ -68,11 +69,3 @@ def _shape(value: ir.Value) -> tuple[int, ...]:
     if value.shape is None:
         raise ValueError(f"{value.name} of unknown shape; run shape inference first")
     return tuple(value.shape.numpy())
-
-
-def _replace(graph: ir.Graph, node: ir.Node, new: list[ir.Node]) -> None:
-    for made in new:
-        made.metadata_props.update(node.metadata_props)
-    ir.convenience.replace_nodes_and_values(
-        graph, node, [node], new, [node.outputs[0]], [new[-1].outputs[0]]
-    )

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from autoneural.compress.quantize import IntegerWeight
 from autoneural.export.passes.initializers import add_initializer
 from autoneural.export.passes.integer_weights import find_weight, weight_name
+from autoneural.export.passes.replacing import replace_node
 
 _DOMAIN = "com.microsoft"
 _BLOCKS = (256, 128, 64, 32, 16)
@@ -74,10 +75,7 @@ class PackMatMulNBits(ir.passes.InPlacePass):
             "accuracy_level": self.accuracy_level or _FASTEST.get(frozen.bits, 0),
         }
         new = ir.node("MatMulNBits", inputs, attributes, domain=_DOMAIN, name=node.name)
-        new.metadata_props.update(node.metadata_props)
-        ir.convenience.replace_nodes_and_values(
-            graph, node, [node], [new], [node.outputs[0]], [new.outputs[0]]
-        )
+        replace_node(graph, node, [new])
         if not weight.uses():
             graph.initializers.pop(str(weight.name))
 

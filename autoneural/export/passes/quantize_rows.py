@@ -27,6 +27,7 @@ from autoneural.compress.quantize import IntegerWeight
 from autoneural.export.passes.byte_rows import PIXELS_AS_ROWS, ROWS_AS_PICTURE, ByteRows
 from autoneural.export.passes.initializers import add_initializer
 from autoneural.export.passes.integer_weights import find_weight, weight_name
+from autoneural.export.passes.replacing import replace_node
 from autoneural.target import rows
 
 _DOMAIN = "com.microsoft"
@@ -80,11 +81,7 @@ class QuantizeRows(ir.passes.InPlacePass):
         if node.op_type == "Conv":
             turn = {"perm": ROWS_AS_PICTURE}
             new.append(ir.node("Transpose", [new[-1].outputs[0]], turn, name=f"{name}.picture"))
-        for one in new:
-            one.metadata_props.update(node.metadata_props)
-        ir.convenience.replace_nodes_and_values(
-            graph, node, [node], new, [node.outputs[0]], [new[-1].outputs[0]]
-        )
+        replace_node(graph, node, new)
         if not weight.uses():
             graph.initializers.pop(str(weight.name))
         return True
